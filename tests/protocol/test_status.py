@@ -1,0 +1,72 @@
+"""Status: classes of PS3.7 annex C, and what counts as stored by PS3.4 B.2.3."""
+
+from __future__ import annotations
+
+import pytest
+
+from trio_dicom.protocol.status import Status, StatusCategory
+
+
+@pytest.mark.parametrize(
+    ("code", "category", "meaning"),
+    [
+        (0x0000, "success", "Success"),
+        (0x0001, "warning", "Warning: Requested Optional Attributes Not Supported"),
+        (0x0105, "failure", "No Such Attribute"),
+        (0x0107, "warning", "Warning: Attribute List Error"),
+        (0x0110, "failure", "Processing Failure"),
+        (0x0111, "failure", "Duplicate SOP Instance"),
+        (0x0116, "warning", "Warning: Attribute Value Out of Range"),
+        (0x0122, "failure", "Refused: SOP Class Not Supported"),
+        (0x0124, "failure", "Refused: Not Authorized"),
+        (0x0199, "failure", "Failure, not listed for the service"),
+        (0x0211, "failure", "Unrecognized Operation"),
+        (0x0213, "failure", "Resource Limitation"),
+        (0x02FF, "failure", "Failure, not listed for the service"),
+        (0x0300, "unknown", "Unknown, not listed for the service"),
+        (0x1234, "unknown", "Unknown, not listed for the service"),
+        (0xA6FF, "failure", "Failure, not listed for the service"),
+        (0xA700, "failure", "Refused: Out of Resources"),
+        (0xA7FF, "failure", "Refused: Out of Resources"),
+        (0xA800, "failure", "Failure, not listed for the service"),
+        (0xA900, "failure", "Error: Data Set Does Not Match SOP Class"),
+        (0xA9FF, "failure", "Error: Data Set Does Not Match SOP Class"),
+        (0xB000, "warning", "Warning: Coercion of Data Elements"),
+        (0xB001, "warning", "Warning, not listed for the service"),
+        (0xB006, "warning", "Warning: Elements Discarded"),
+        (0xB007, "warning", "Warning: Data Set Does Not Match SOP Class"),
+        (0xC000, "failure", "Error: Cannot Understand"),
+        (0xCFFF, "failure", "Error: Cannot Understand"),
+        (0xD000, "unknown", "Unknown, not listed for the service"),
+        (0xFE00, "cancel", "Cancel"),
+        (0xFF00, "pending", "Pending"),
+        (0xFF01, "pending", "Pending: Optional Keys Not Supported"),
+        (0xFF02, "unknown", "Unknown, not listed for the service"),
+        (0xFFFF, "unknown", "Unknown, not listed for the service"),
+    ],
+)
+def test_category_and_meaning(code: int, category: str, meaning: str) -> None:
+    assert Status(code).category is StatusCategory(category)
+    assert Status(code).meaning == meaning
+
+
+# fault 33, 34: nothing counts as stored but what PS3.4 lists.
+def test_exactly_four_codes_of_all_count_as_stored() -> None:
+    statuses = [Status(code) for code in range(0x10000)]
+    assert [int(status) for status in statuses if status.is_success] == [0x0000]
+    assert [int(status) for status in statuses if status.is_warning] == [0xB000, 0xB006, 0xB007]
+    assert sum(status.is_failure for status in statuses) == 0x10000 - 4
+
+
+def test_it_is_an_int_that_shows_itself() -> None:
+    status = Status(0xA700)
+    assert status == 0xA700
+    assert f"{status:04X}" == "A700"
+    assert {status: 1}[0xA700] == 1
+    assert repr(status) == "Status(0xA700, 'Refused: Out of Resources')"
+
+
+@pytest.mark.parametrize("code", [-1, 0x10000])
+def test_a_status_has_16_bits(code: int) -> None:
+    with pytest.raises(ValueError, match="0 to 65,535"):
+        Status(code)

@@ -1,0 +1,501 @@
+"""Association: a reader task and a writer task in a nursery, and the operations that pass between them.
+
+How it ends. Whatever ends an association calls `_end` once: it notes the failure, cancels the scopes of all operations
+in flight (so that even one blocked in a write learns of it at once) and that of the tasks. What is left to be said to the
+peer, and the close, is done in one place, the end of `run`, under a shield whose deadline is at most a second away.
+
+How a cancelled operation leaves the association is decided by how far its message came (`Delivery`): nothing sent, nothing
+happened; partly sent, the association is aborted; all of it queued, the late response is awaited and dropped.
+
+The reader waits for nobody. It calls only synchronous code: matching a response, waking an operation, ending.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+import math
+
+import attrs
+import trio
+
+from ..errors import (
+    AssociationAborted,
+    AssociationClosed,
+    AssociationError,
+    AssociationTimeout,
+    ConnectionLost,
+    InternalError,
+    InvalidResponse,
+    NoPresentationContext,
+    OperationTimeout,
+    ProtocolViolation,
+    UnexpectedMessageID,
+    UnexpectedPDU,
+)
+from ..peer import Peer
+from ..protocol.command import CEchoRQ, CEchoRSP, Command, encode_command
+from ..protocol.message import CommandReceived, DataFragment, MessageAssembler, fragment, payload_per_pdu
+from ..protocol.negotiation import AcceptedContext, Negotiated
+from ..protocol.pdu import PDU, Abort, PDataTF, ReleaseRP, ReleaseRQ
+from ..protocol.state import State
+from ..protocol.status import Status
+from ..protocol.upper_layer import ConnectionClosed, UpperLayer
+from ..settings import AssociationSettings
+from ..uids import VERIFICATION
+from .operation import Batch, Delivery, Operation, Request
+from .transport import Buffer, Transport
+from .writer import POOL_BUFFER_SIZE, BufferPool, Writer
+
+log = logging.getLogger(__name__)
+
+ANY_TRANSFER_SYNTAX = ("any",)  # for messages without a data set
+
+
+class Association:
+    """An association with a peer, established (PS3.8 section 7).
+
+    Made by `open_association`, `connect_association` or `wrap_client_stream`. Any number of tasks may use it: messages
+    are written whole, one after another in the order of the calls, and as many requests wait for their responses together as
+    the asynchronous operations window allows.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        machine: UpperLayer,
+        negotiated: Negotiated,
+        settings: AssociationSettings,
+        peer: Peer | None = None,
+    ) -> None:
+        self.peer = peer
+        self.settings = settings
+        self.negotiated = negotiated
+        self._transport = transport
+        self._machine = machine
+        self._assembler = MessageAssembler(settings.limits)
+        self._pool = BufferPool()
+        self._writer = Writer(transport, self._pool)
+        self._send_pdu_length = min(negotiated.peer_max_pdu_length or math.inf, settings.send_pdu_length)
+        self._turn = trio.StrictFIFOLock()
+        self._window = trio.Semaphore(negotiated.operations_window)
+        self._operations: set[Operation] = set()  # somebody waits for them
+        self._in_flight: dict[int, Operation] = {}  # by message ID, until the response
+        self._responding: tuple[Operation, Command, int] | None = None  # a response whose data set is coming, bytes
+        self._last_message_id = 0
+        self._scope = trio.CancelScope()  # of the tasks
+        self._read_scope = trio.CancelScope()
+        self._watch_scope = trio.CancelScope()
+        self._failure: AssociationError | InternalError | None = None
+        self._farewell: list[Buffer] = []
+        self._ended_at = math.inf
+        self._is_closing = False
+        self._idle = trio.Event()
+        self._released = trio.Event()
+        self._closed = trio.Event()
+
+    # --- what users see -----------------------------------------------------------------------------------------------
+
+    @property
+    def is_open(self) -> bool:
+        """True while operations can be started."""
+        return self._failure is None and not self._is_closing
+
+    @property
+    def failure(self) -> AssociationError | InternalError | None:
+        """What ended the association; None while it lives and after a release."""
+        return None if isinstance(self._failure, AssociationClosed) else self._failure
+
+    def context_for(self, abstract_syntax: str, transfer_syntaxes: tuple[str, ...]) -> AcceptedContext:
+        """The presentation context with the first of `transfer_syntaxes` that was accepted for this abstract syntax.
+
+        Raises `NoPresentationContext`.
+        """
+        contexts = [each for each in self.negotiated.contexts_for(abstract_syntax) if each.as_scu]
+        if transfer_syntaxes == ANY_TRANSFER_SYNTAX and contexts:
+            return contexts[0]
+        for transfer_syntax in transfer_syntaxes:
+            for context in contexts:
+                if context.transfer_syntax == transfer_syntax:
+                    return context
+        accepted = tuple(context.transfer_syntax for context in contexts)
+        raise NoPresentationContext(abstract_syntax, transfer_syntaxes[0], accepted)
+
+    async def echo(self, *, timeout: float | None = None) -> float:
+        """Verify that the peer answers: C-ECHO (PS3.7 section 9.1.5). Returns the seconds that it took.
+
+        Needs a presentation context for Verification. Raises `NoPresentationContext`, `OperationTimeout` (the association
+        is then aborted), `InvalidResponse` for a status other than 0000, and the errors of a lost association.
+        Cancelled, it leaves the association usable.
+        """
+        context = self.context_for(VERIFICATION, ANY_TRANSFER_SYNTAX)
+        start = trio.current_time()
+        await self.perform(_Echo(context, self.settings.timeouts.response if timeout is None else timeout))
+        return trio.current_time() - start
+
+    async def aclose(self) -> None:
+        """Release the association (PS3.8 section 7.2) after the operations in flight, and close the connection.
+
+        Takes at most `timeouts.release`, then aborts; that is logged, and no error. Closing an association that has ended does
+        nothing. If cancelled, the connection is aborted and closed before `Cancelled` goes on.
+        """
+        self._is_closing = True
+        try:
+            if self._failure is None:
+                with trio.move_on_after(self.settings.timeouts.release) as scope:
+                    await self._release()
+                if scope.cancelled_caught and self._failure is None:
+                    log.warning("the peer did not answer the release within %g s", self.settings.timeouts.release)
+        finally:
+            # Released, this only closes; in any other state the peer is told by an A-ABORT.
+            self._end(AssociationClosed("the association was closed"), abort=not self._released.is_set())
+            await self._wait_closed_shielded()
+
+    async def abort(self) -> None:
+        """End the association now: A-ABORT (PS3.8 section 7.3), then the close, in at most a second.
+
+        Operations in flight raise `AssociationAborted`.
+        """
+        self._end(AssociationAborted(0, 0, by_peer=False, detail="abort() was called"), abort=True)
+        await self._wait_closed_shielded()
+        await trio.lowlevel.checkpoint_if_cancelled()
+
+    async def wait_closed(self) -> None:
+        """Wait until the association has ended, in whatever way, and its connection is closed. See `failure`."""
+        await self._closed.wait()
+
+    def __repr__(self) -> str:
+        state = "open" if self.is_open else "closed"
+        return f"<Association with {self.peer or 'a peer'}, {state}, {len(self.negotiated.accepted)} contexts>"
+
+    # --- operations ---------------------------------------------------------------------------------------------------
+
+    async def perform(self, operation: Operation) -> Command:
+        """Send the request of `operation` with its data set, and return its response.
+
+        Raises `OperationTimeout`, the error that ended the association, or what the source of the data set raised. What
+        cancellation does depends on how far the message came; `operation.delivery` tells.
+        """
+        self._check_open()
+        with operation.scope:
+            self._operations.add(operation)
+            try:
+                await self._take_turn()
+                try:
+                    self._check_open()
+                    operation.start_clock()
+                    operation.phase = "opening the data set"
+                    operation.request = await operation.prepare()
+                    await self._take_slot(operation)
+                    await self._send(operation)
+                finally:
+                    self._turn.release()
+                await operation.settled.wait()
+            except BaseException:
+                self._leave(operation)
+                raise
+            finally:
+                self._operations.discard(operation)
+        if operation.delivery is Delivery.ANSWERED and operation.response is not None:
+            return operation.response
+        if self._failure is None:
+            phase, sent = operation.phase, operation.bytes_sent
+            self._end(OperationTimeout(phase, operation.timeout, sent), abort=True)
+        raise self._failure_of(operation)
+
+    async def _take_turn(self) -> None:
+        try:
+            self._turn.acquire_nowait()
+        except trio.WouldBlock:
+            await self._turn.acquire()
+
+    async def _take_slot(self, operation: Operation) -> None:
+        try:
+            self._window.acquire_nowait()
+        except trio.WouldBlock:
+            operation.phase = "waiting for the responses before it"
+            operation.stop_clock()
+            await self._window.acquire()
+            operation.touch()
+        operation.message_id = self._next_message_id()
+        self._in_flight[operation.message_id] = operation
+
+    def _next_message_id(self) -> int:
+        message_id = self._last_message_id
+        while True:
+            message_id = message_id % 65_535 + 1
+            if message_id not in self._in_flight:
+                self._last_message_id = message_id
+                return message_id
+
+    async def _send(self, operation: Operation) -> None:
+        request, limit = operation.request, self._send_pdu_length
+        context_id = request.context.context_id
+        command = encode_command(attrs.evolve(request.command, message_id=operation.message_id))
+        buffers = fragment(command, context_id, limit, is_command=True, is_last=True)
+        if request.data_set is None:
+            await self._queue(operation, Batch(buffers, operation, is_last=True))
+            return
+        payload = payload_per_pdu(limit)
+        room = POOL_BUFFER_SIZE // payload * payload or POOL_BUFFER_SIZE
+        is_last = False
+        while not is_last:
+            lent = await self._pool.borrow()
+            try:
+                operation.phase = "reading the data set"
+                count, is_last = await request.data_set.read_into(lent[:room])
+            except BaseException:
+                self._pool.forget()
+                raise
+            buffers += fragment(lent[:count], context_id, limit, is_command=False, is_last=is_last)
+            operation.phase = "writing"
+            await self._queue(operation, Batch(buffers, operation, count, is_last, lent))
+            buffers = []
+
+    async def _queue(self, operation: Operation, batch: Batch) -> None:
+        self._machine.check_can_send_data()
+        await self._writer.queue(batch)
+        operation.advance(Delivery.ALL_QUEUED if batch.is_last else Delivery.PARTLY_SENT)
+
+    def _leave(self, operation: Operation) -> None:
+        """The caller goes, by an error or cancelled, and the operation is not settled."""
+        if self._failure is not None or operation.delivery is Delivery.ANSWERED:
+            return
+        if operation.delivery is Delivery.NOTHING_SENT:
+            if self._in_flight.pop(operation.message_id, None) is not None:
+                self._window.release()
+                self._check_idle()
+        elif operation.delivery is Delivery.PARTLY_SENT:
+            detail = "an operation ended in the middle of its message"
+            self._end(AssociationAborted(0, 0, by_peer=False, detail=detail), abort=True)
+        else:
+            operation.is_left = True
+            operation.touch()
+            self._watch_scope.deadline = min(self._watch_scope.deadline, operation.scope.deadline)
+
+    async def _watch(self) -> None:
+        """Abort when a response whose caller has gone is overdue."""
+        while True:
+            now = trio.current_time()
+            left = [each for each in self._in_flight.values() if each.is_left]
+            overdue = next((each for each in left if each.scope.deadline <= now), None)
+            if overdue is not None:
+                self._end(OperationTimeout(overdue.phase, overdue.timeout, overdue.bytes_sent), abort=True)
+            with trio.CancelScope() as self._watch_scope:
+                self._watch_scope.deadline = min((each.scope.deadline for each in left), default=math.inf)
+                await trio.sleep_forever()
+
+    def _check_open(self) -> None:
+        if self._failure is not None:
+            raise copy.copy(self._failure)
+        if self._is_closing:
+            raise AssociationClosed("the association is being released")
+
+    def _failure_of(self, operation: Operation) -> Exception:
+        failure = copy.copy(self._failure)
+        if isinstance(failure, AssociationError):
+            failure.in_doubt = operation.in_doubt
+        failure.__cause__ = self._failure.__cause__  # type: ignore[union-attr]
+        return failure  # type: ignore[return-value]
+
+    # --- the tasks ----------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Read and write until the end, then close: the body of the association's background task.
+
+        Raises `InternalError` for a bug of this library, and nothing else but `Cancelled`.
+        """
+        try:
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._read)
+                    nursery.start_soon(self._write)
+                    await self._watch()
+        except BaseExceptionGroup as group:
+            bugs = group.split(trio.Cancelled)[1]
+            if bugs is None:
+                raise
+            failure = InternalError(f"a bug of trio_dicom: {bugs.exceptions[0]!r}")
+            failure.__cause__ = bugs
+            self._end(failure, abort=True)
+            raise failure from bugs
+        finally:
+            detail = "its nursery was cancelled"
+            self._end(AssociationAborted(0, 0, by_peer=False, detail=detail), abort=True)
+            await self._say_farewell_and_close()
+
+    async def _say_farewell_and_close(self) -> None:
+        timeouts = self.settings.timeouts
+        with trio.CancelScope(deadline=self._ended_at + timeouts.abort_linger, shield=True):
+            try:
+                with contextlib.suppress(ConnectionLost):
+                    if self._farewell:
+                        await self._writer.finish(self._farewell, timeouts, self._ended_at)
+            finally:
+                with contextlib.suppress(ConnectionLost):
+                    await self._transport.aclose()
+        self._closed.set()
+
+    async def _wait_closed_shielded(self) -> None:
+        limit = 2 * max(self.settings.timeouts.abort_linger, self.settings.timeouts.abort_grace)
+        with trio.move_on_after(limit, shield=True):
+            await self._closed.wait()
+
+    def _end(self, failure: AssociationError | InternalError, *, abort: bool) -> None:
+        """The association ends; the first reason counts."""
+        if self._failure is not None:
+            return
+        self._failure = failure
+        self._ended_at = trio.current_time()
+        if abort:
+            blame = (failure.abort_source, failure.abort_reason) if isinstance(failure, ProtocolViolation) else (0, 0)
+            self._farewell = self._machine.reply() or self._machine.send(Abort(*blame))
+        if not isinstance(failure, AssociationClosed):
+            log.debug("association ended: %s", failure)
+        for operation in self._operations:
+            operation.scope.cancel()
+        self._idle.set()
+        self._released.set()
+        self._scope.cancel()
+
+    async def _write(self) -> None:
+        try:
+            await self._writer.run()
+        except ConnectionLost as lost:
+            self._end(lost, abort=False)
+
+    async def _read(self) -> None:
+        try:
+            with self._read_scope:
+                while True:
+                    self._handle_events()
+                    limit = self.settings.timeouts.pdu
+                    inside = self._machine.is_inside_pdu
+                    if not inside:
+                        self._read_scope.deadline = math.inf
+                    elif self._read_scope.deadline == math.inf:
+                        self._read_scope.deadline = trio.current_time() + limit
+                    self._machine.receive_data(await self._transport.read())
+            if self._read_scope.cancelled_caught:
+                self._end(AssociationTimeout("receiving a PDU whose first bytes came", limit), abort=True)
+        except ProtocolViolation as violation:
+            self._end(violation, abort=True)
+        except ConnectionLost as lost:
+            self._end(lost, abort=False)
+
+    # --- what the peer says -------------------------------------------------------------------------------------------
+
+    def _handle_events(self) -> None:
+        while (event := self._machine.next_event()) is not None:
+            self._handle(event)
+
+    def _handle(self, event: PDU | ConnectionClosed) -> None:
+        if isinstance(event, PDataTF):
+            for pdv in event.pdvs:
+                item = self._assembler.receive(pdv)
+                if isinstance(item, CommandReceived):
+                    self._receive_command(item)
+                elif isinstance(item, DataFragment):
+                    self._receive_data(item)
+        elif isinstance(event, Abort):
+            self._end(AssociationAborted(event.source, event.reason), abort=False)
+        elif isinstance(event, ReleaseRP):
+            if self._machine.state is State.STA12:  # a collision, and we are the acceptor: the peer's answer came first
+                self._farewell = self._machine.send(ReleaseRP())
+            self._released.set()
+        elif isinstance(event, ReleaseRQ):
+            if self._machine.state is State.STA9:  # a collision, and we are the requestor: ours goes first
+                self._writer.queue_nowait(Batch(self._machine.send(ReleaseRP())))
+            elif self._machine.state is State.STA8:
+                self._answer_release()
+        elif isinstance(event, ConnectionClosed):
+            self._end(ConnectionLost(), abort=False)
+
+    def _receive_command(self, received: CommandReceived) -> None:
+        response = received.command
+        message_id = getattr(response, "message_id_being_responded_to", None)
+        if message_id is None:
+            raise UnexpectedPDU(f"a {type(response).__name__} came to a requestor that offers no service", 0, 0)
+        operation = self._in_flight.get(message_id)
+        if operation is None:
+            raise UnexpectedMessageID(f"a response to message ID {message_id}, which is not in flight", 0, 0)
+        self._check_response(operation, received.context_id, response)
+        if response.has_data_set:
+            self._responding = (operation, response, 0)
+        else:
+            self._settle(operation, response)
+
+    def _check_response(self, operation: Operation, context_id: int, response: Command) -> None:
+        if not isinstance(response, operation.response_type):
+            wanted = operation.response_type.__name__
+            raise InvalidResponse(f"a {type(response).__name__} where a {wanted} was awaited", 0, 0)
+        if context_id != operation.request.context.context_id:
+            raise InvalidResponse("a response in another presentation context than its request", 0, 0)
+        for field in ("affected_sop_class_uid", "affected_sop_instance_uid"):
+            answered = getattr(response, field, None)
+            if answered and answered != getattr(operation.request.command, field, None):
+                raise InvalidResponse(f"a response whose {field} is not that of its request", 0, 0)
+        operation.check(response)
+        if not operation.may_be_answered and not Status(response.status).is_failure:  # type: ignore[union-attr]
+            raise InvalidResponse("a response before the last PDV of its request was sent", 0, 0)
+
+    def _receive_data(self, fragment: DataFragment) -> None:
+        """The data set of a response: none of our services has one; it is dropped, within a bound."""
+        if self._responding is None:
+            raise UnexpectedPDU("a data set without its command set", 0, 0)
+        operation, response, size = self._responding
+        size += len(fragment.data)
+        if size > self.settings.limits.response_data_set:
+            raise InvalidResponse(f"a response with a data set of over {size - 1} bytes", 0, 0)
+        self._responding = None if fragment.is_last else (operation, response, size)
+        if fragment.is_last:
+            self._settle(operation, response)
+
+    def _settle(self, operation: Operation, response: Command) -> None:
+        del self._in_flight[operation.message_id]
+        self._window.release()
+        is_early = not operation.may_be_answered
+        operation.accept(response)
+        if is_early:  # refused early: the rest of the message would be sent for nothing
+            detail = "the peer refused an object before it had all of it"
+            self._end(AssociationAborted(0, 0, by_peer=False, detail=detail), abort=True)
+        self._check_idle()
+
+    # --- release ------------------------------------------------------------------------------------------------------
+
+    async def _release(self) -> None:
+        if self._in_flight or self._operations:
+            await self._idle.wait()
+        await self._writer.queue(Batch(self._machine.send(ReleaseRQ())))
+        await self._released.wait()
+
+    def _check_idle(self) -> None:
+        if self._is_closing and not self._in_flight:
+            self._idle.set()
+
+    def _answer_release(self) -> None:
+        """The peer releases (AR-2): answered, unless one of our messages is not whole, which only an abort can end."""
+        if any(each.delivery is Delivery.PARTLY_SENT for each in self._in_flight.values()):
+            detail = "the peer asked for release in the middle of a message"
+            self._end(AssociationAborted(0, 0, by_peer=False, detail=detail), abort=True)
+        else:
+            farewell = self._machine.send(ReleaseRP())
+            self._end(AssociationClosed("the peer released the association"), abort=False)
+            self._farewell = farewell
+
+
+class _Echo(Operation):
+    response_type = CEchoRSP
+
+    def __init__(self, context: AcceptedContext, timeout: float) -> None:
+        super().__init__(timeout=timeout)
+        self._context = context
+
+    async def prepare(self) -> Request:
+        return Request(self._context, CEchoRQ(message_id=0, affected_sop_class_uid=VERIFICATION))
+
+    def check(self, response: Command) -> None:
+        status = Status(response.status)  # type: ignore[union-attr]
+        if not status.is_success:
+            raise InvalidResponse(f"C-ECHO was answered with {status!r}", 0, 0)

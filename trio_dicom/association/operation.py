@@ -1,0 +1,159 @@
+"""An operation: one DIMSE request with its data set, and the one response that settles it (PS3.7 section 7.5)."""
+
+from __future__ import annotations
+
+import abc
+import enum
+import math
+from typing import Protocol
+
+import attrs
+import trio
+
+from ..errors import LocalProtocolError
+from ..protocol.command import Command
+from ..protocol.negotiation import AcceptedContext
+from .transport import Buffer, WriteProgress
+
+
+class Delivery(enum.IntEnum):
+    """How far a message has come; it only ever goes on."""
+
+    NOTHING_SENT = 0  # no byte of it was queued
+    PARTLY_SENT = 1  # some of it was queued: it is finished, or the association is aborted
+    ALL_QUEUED = 2  # its last PDV waits for the writer, or is in its hands
+    HANDED_OVER = 3  # the transport has its last PDV: the peer may have acted on it
+    ANSWERED = 4  # the response came
+
+
+class DataSetSource(Protocol):
+    """Where the data set of a message comes from; see `trio_dicom.sources.source.Source`."""
+
+    async def read_into(self, buffer: memoryview) -> tuple[int, bool]: ...
+
+
+@attrs.frozen
+class Request:
+    """What goes out: the command, its message ID still to be given, on a presentation context."""
+
+    context: AcceptedContext
+    command: Command
+    data_set: DataSetSource | None = None
+
+
+class Operation(abc.ABC):
+    """One request on its way, and what became of it. A service derives its own; each is performed once."""
+
+    response_type: type[Command]
+
+    def __init__(self, *, timeout: float, max_duration: float = math.inf) -> None:
+        self.timeout = timeout  # seconds without progress
+        self.message_id = 0
+        self.delivery = Delivery.NOTHING_SENT
+        self.phase = "waiting for its turn"
+        self.bytes_sent = 0  # of the data set, taken by the transport
+        self.response: Command | None = None
+        self.settled = trio.Event()
+        self.scope = trio.CancelScope()
+        self.is_left = False  # nobody waits for the response any more
+        self.is_last_batch_in_hand = False  # of the writer
+        self.is_last_piece_out = False  # of a stream that tells only later that it has gone out
+        self._request: Request | None = None
+        self._max_duration = max_duration
+        self._last_moment = math.inf
+
+    @abc.abstractmethod
+    async def prepare(self) -> Request:
+        """What is to be sent, made when its turn has come; nothing was sent if this raises."""
+
+    @abc.abstractmethod
+    def check(self, response: Command) -> None:
+        """Raise `InvalidResponse` if the service does not allow this response."""
+
+    def written(self) -> None:  # noqa: B027  # a service may want to know; most do not
+        """More of the data set went to the transport: see `bytes_sent`."""
+
+    @property
+    def request(self) -> Request:
+        """What `prepare` made."""
+        if self._request is None:
+            raise LocalProtocolError("the operation was not prepared yet")
+        return self._request
+
+    @request.setter
+    def request(self, request: Request) -> None:
+        self._request = request
+
+    @property
+    def in_doubt(self) -> bool:
+        """True when the peer may have the whole message, and no response says what it did with it."""
+        return self.delivery is Delivery.HANDED_OVER or (
+            self.delivery is Delivery.ALL_QUEUED and self.is_last_batch_in_hand
+        )
+
+    @property
+    def may_be_answered(self) -> bool:
+        """True once the last PDV is with the transport."""
+        return self.delivery is Delivery.HANDED_OVER or self.is_last_piece_out
+
+    def start_clock(self) -> None:
+        """Its turn has come: from now on it has to make progress."""
+        self._last_moment = trio.current_time() + self._max_duration
+        self.touch()
+
+    def stop_clock(self) -> None:
+        """It waits for other operations, which have clocks of their own."""
+        self.scope.deadline = self._last_moment
+
+    def touch(self) -> None:
+        """Progress was made."""
+        self.scope.deadline = min(trio.current_time() + self.timeout, self._last_moment)
+
+    def advance(self, delivery: Delivery) -> None:
+        """The message has come as far as `delivery`."""
+        self.delivery = max(self.delivery, delivery)
+
+    def accept(self, response: Command) -> None:
+        """The response, which counts at once, unless a stream has still to tell that the last piece has gone out."""
+        self.response = response
+        if self.delivery is Delivery.HANDED_OVER or not self.is_last_piece_out:
+            self.delivery = Delivery.ANSWERED
+            self.settled.set()
+
+
+@attrs.define(eq=False)
+class Batch(WriteProgress):
+    """Whole PDUs for the writer, with what is to be told when the transport has taken them."""
+
+    buffers: list[Buffer]
+    operation: Operation | None = None
+    data_set_bytes: int = 0
+    is_last: bool = False  # ends the operation's message
+    lent: memoryview | None = None  # the pool's buffer that the payload lies in
+
+    def bytes_accepted(self) -> None:
+        if self.operation is not None:
+            self.operation.touch()
+
+    def last_piece(self) -> None:
+        if self.is_last and self.operation is not None:
+            self.operation.is_last_piece_out = True
+
+    def taken(self) -> None:
+        """The writer has it in hand."""
+        if self.is_last and self.operation is not None:
+            self.operation.is_last_batch_in_hand = True
+
+    def written(self) -> None:
+        """All of it is with the transport."""
+        operation = self.operation
+        if operation is None:
+            return
+        operation.bytes_sent += self.data_set_bytes
+        if self.is_last:
+            operation.advance(Delivery.HANDED_OVER)
+            operation.phase = "waiting for the response"
+        if self.data_set_bytes and not operation.is_left:
+            operation.written()
+        if self.is_last and operation.response is not None:
+            operation.accept(operation.response)  # it was faster than the stream's word

@@ -1,0 +1,206 @@
+"""The three doors of the requestor: an association as a block, in a nursery of the caller's, or over a stream of the caller's."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager, suppress
+
+import trio
+
+from ..errors import (
+    AssociationAborted,
+    AssociationRejected,
+    AssociationTimeout,
+    ConnectionLost,
+    InternalError,
+    NoAcceptedContexts,
+    PeerLimitUnusable,
+    ProtocolViolation,
+)
+from ..peer import Peer
+from ..protocol.negotiation import Negotiated, PresentationContext, as_presentation_contexts, conclude, propose
+from ..protocol.pdu import PDU, Abort, AssociateAC, AssociateRJ, AssociateRQ, ReleaseRQ
+from ..protocol.state import State
+from ..protocol.upper_layer import ConnectionClosed, Side, UpperLayer
+from ..settings import AssociationSettings
+from .association import Association
+from .operation import Batch
+from .transport import Buffer, Transport, dial, transport_over
+
+LEAST_PDU_LENGTH = 8  # a PDV with two bytes, since PDVs are even
+
+Contexts = Iterable[PresentationContext | str]
+
+
+@asynccontextmanager
+async def open_association(
+    peer: Peer | str,
+    contexts: Contexts,
+    *,
+    settings: AssociationSettings | None = None,
+    tls: ssl.SSLContext | None = None,
+    server_hostname: str | None = None,
+) -> AsyncIterator[Association]:
+    """An association with `peer`, for the length of an `async with` block.
+
+    `peer` is a `Peer` or text such as `PACS@10.0.0.5:104`. `contexts` are the presentation contexts to propose:
+    `PresentationContext` objects or abstract syntax UIDs, 1 to 128. With `tls`, the connection is TLS and the certificate is
+    checked for `server_hostname`, by default the peer's host; plain TCP is never fallen back to.
+
+    Leaving the block releases the association, within `timeouts.release`; leaving it by an exception or by
+    cancellation aborts it, within about a second. The body's own exception leaves as it is, in no `ExceptionGroup`. When the
+    peer aborts or the connection is lost, operations raise at once, but the body is not cancelled: see
+    `Association.wait_closed`.
+
+    Raises `ConnectFailed`, `TLSError`, `AssociationTimeout`, `AssociationRejected`, `NoAcceptedContexts`, `PeerLimitUnusable`,
+    `IdentityNotConfirmed`, `AssociationAborted`, `ConnectionLost` or `ProtocolViolation` before the body runs, and
+    `ValueError` for contexts that cannot be proposed. PS3.8 section 7.1.
+    """
+    association = await _connect(Peer.parse(peer), contexts, settings or AssociationSettings(), tls, server_hostname)
+    async with _running(association):
+        yield association
+
+
+async def connect_association(
+    nursery: trio.Nursery,
+    peer: Peer | str,
+    contexts: Contexts,
+    *,
+    settings: AssociationSettings | None = None,
+    tls: ssl.SSLContext | None = None,
+    server_hostname: str | None = None,
+) -> Association:
+    """An association with `peer` whose tasks run in `nursery`, which must outlive it.
+
+    Parameters and errors are those of `open_association`. End it with `Association.aclose`; cancelling the nursery aborts it.
+    """
+    association = await _connect(Peer.parse(peer), contexts, settings or AssociationSettings(), tls, server_hostname)
+    nursery.start_soon(association.run, name=f"association with {association.peer}")
+    return association
+
+
+async def wrap_client_stream(
+    nursery: trio.Nursery,
+    stream: trio.abc.Stream,
+    contexts: Contexts,
+    *,
+    called_ae_title: str = "ANY-SCP",
+    settings: AssociationSettings | None = None,
+) -> Association:
+    """An association over `stream`, which is connected already (a tunnel, a memory stream, TLS of the caller's making).
+
+    The association owns the stream from now on, and closes it also when this call fails. Otherwise as `connect_association`.
+    """
+    settings = settings or AssociationSettings()
+    association = await _establish(stream, contexts, called_ae_title, settings, None)
+    nursery.start_soon(association.run, name="association over a stream")
+    return association
+
+
+@asynccontextmanager
+async def _running(association: Association) -> AsyncIterator[None]:
+    """Run the association's tasks around a body, whose exception leaves unwrapped."""
+    raised: BaseException | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(association.run)
+            try:
+                yield
+            except BaseException as error:
+                raised = error
+                await association.abort()
+            else:
+                await association.aclose()
+    except BaseExceptionGroup as group:
+        bugs = group.split(trio.Cancelled)[1]
+        if bugs is not None:
+            raise _first(bugs) from raised
+        if raised is None:
+            raise _first(group) from None
+    if raised is not None:
+        raise raised
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = next((each for each in error.exceptions if isinstance(each, InternalError)), error.exceptions[0])
+    return error
+
+
+async def _connect(
+    peer: Peer, contexts: Contexts, settings: AssociationSettings, tls: ssl.SSLContext | None, server_hostname: str | None
+) -> Association:
+    proposed = as_presentation_contexts(contexts)
+    stream = await dial(peer, settings.timeouts, tls, server_hostname)
+    return await _establish(stream, proposed, peer.ae_title, settings, peer)
+
+
+async def _establish(
+    stream: trio.abc.Stream, contexts: Contexts, called_ae_title: str, settings: AssociationSettings, peer: Peer | None
+) -> Association:
+    """Ask for the association over `stream`; whatever goes wrong, the stream is closed."""
+    machine = UpperLayer(Side.REQUESTOR, settings.limits)
+    transport = transport_over(stream)
+    try:
+        request = propose(as_presentation_contexts(contexts), called_ae_title, settings)
+        machine.connected()
+        with trio.move_on_after(settings.timeouts.association) as scope:
+            answer = await _request(transport, machine, request)
+        if scope.cancelled_caught:
+            raise AssociationTimeout("the answer to the association request", settings.timeouts.association)
+        if isinstance(answer, AssociateRJ):
+            raise AssociationRejected(answer.result, answer.source, answer.reason, answer.text)
+        negotiated = conclude(request, answer, settings)
+        _check_usable(negotiated)
+        return Association(transport, machine, negotiated, settings, peer)
+    except BaseException as failure:
+        await _hang_up(transport, machine, settings, failure)
+        raise
+
+
+async def _request(transport: Transport, machine: UpperLayer, request: AssociateRQ) -> AssociateAC | AssociateRJ:
+    buffers = machine.send(request)
+    await transport.write(buffers, Batch(buffers))
+    while True:
+        event: PDU | ConnectionClosed | None = machine.next_event()
+        if isinstance(event, AssociateAC | AssociateRJ):
+            return event
+        if isinstance(event, Abort):
+            raise AssociationAborted(event.source, event.reason)
+        if isinstance(event, ConnectionClosed):
+            raise ConnectionLost("the peer closed the connection in place of an answer to the association request")
+        machine.receive_data(await transport.read())
+
+
+def _check_usable(negotiated: Negotiated) -> None:
+    if not negotiated.accepted:
+        raise NoAcceptedContexts(tuple((each.abstract_syntax, each.result) for each in negotiated.rejected))
+    if 0 < negotiated.peer_max_pdu_length < LEAST_PDU_LENGTH:
+        raise PeerLimitUnusable(negotiated.peer_max_pdu_length)
+
+
+async def _hang_up(
+    transport: Transport, machine: UpperLayer, settings: AssociationSettings, failure: BaseException
+) -> None:
+    """Part as the failure demands: by a release, by an A-ABORT, or, where the peer has gone, without a word."""
+    with trio.move_on_after(settings.timeouts.abort_linger, shield=True):
+        try:
+            if machine.state in (State.STA5, State.STA6, State.STA13) and await transport.finish():
+                farewell = _farewell(machine, failure)
+                await transport.write(farewell, Batch(farewell))
+                await transport.drain()
+        except ConnectionLost:
+            pass
+        finally:
+            with suppress(ConnectionLost):
+                await transport.aclose()
+
+
+def _farewell(machine: UpperLayer, failure: BaseException) -> list[Buffer]:
+    if isinstance(failure, NoAcceptedContexts | PeerLimitUnusable):
+        return machine.send(ReleaseRQ())
+    if isinstance(failure, ProtocolViolation):
+        return machine.reply() or machine.send(Abort(failure.abort_source, failure.abort_reason))
+    return machine.send(Abort(0, 0))

@@ -1,0 +1,89 @@
+"""The writer: the one task through which everything goes to the transport, and the buffers that it empties."""
+
+from __future__ import annotations
+
+import trio
+
+from ..settings import Timeouts
+from .operation import Batch
+from .transport import Buffer, Transport
+
+BATCHES_WAITING = 2
+POOL_BUFFERS = 4  # one in the writer's hands, those that wait, one being filled
+POOL_BUFFER_SIZE = 1 << 20
+
+
+class BufferPool:
+    """A few large buffers, lent for reading into and given back once written, so that memory does not grow."""
+
+    def __init__(self) -> None:
+        self._give, self._take = trio.open_memory_channel[memoryview](POOL_BUFFERS)
+        self._to_make = POOL_BUFFERS
+
+    async def borrow(self) -> memoryview:
+        try:
+            return self._take.receive_nowait()
+        except trio.WouldBlock:
+            if self._to_make:
+                self._to_make -= 1
+                return memoryview(bytearray(POOL_BUFFER_SIZE))
+            return await self._take.receive()
+
+    def give_back(self, buffer: memoryview) -> None:
+        self._give.send_nowait(buffer)
+
+    def forget(self) -> None:
+        """A lent buffer will not come back: a thread that was abandoned still writes to it."""
+        self._to_make += 1
+
+
+class Writer:
+    """Writes batches of whole PDUs one after another, in the order in which they were queued."""
+
+    def __init__(self, transport: Transport, pool: BufferPool) -> None:
+        self._transport = transport
+        self._pool = pool
+        self._queue, self._batches = trio.open_memory_channel[Batch](BATCHES_WAITING)
+        self._in_hand: Batch | None = None
+
+    async def queue(self, batch: Batch) -> None:
+        """Hand over a batch; waits while the queue is full. If it is cancelled, the batch was not queued."""
+        try:
+            self._queue.send_nowait(batch)
+        except trio.WouldBlock:
+            await self._queue.send(batch)
+
+    def queue_nowait(self, batch: Batch) -> None:
+        """Hand over a small batch of the reader's, which waits for nobody. Raises `trio.WouldBlock`."""
+        self._queue.send_nowait(batch)
+
+    async def run(self) -> None:
+        """Write until cancelled. Raises `ConnectionLost`."""
+        while True:
+            batch = await self._batches.receive()
+            batch.taken()
+            self._in_hand = batch
+            await self._transport.write(batch.buffers, batch)
+            self._written(batch)
+
+    def _written(self, batch: Batch) -> None:
+        self._in_hand = None
+        batch.written()
+        if batch.lent is not None:
+            self._pool.give_back(batch.lent)
+
+    async def finish(self, farewell: list[Buffer], timeouts: Timeouts, started: float) -> None:
+        """After `run` has ended: the rest of the batch in hand, then the farewell, which never lands inside a PDU.
+
+        What is queued is dropped. Raises `ConnectionLost`.
+        """
+        is_at_boundary = True
+        if self._in_hand is not None:
+            is_at_boundary = False
+            with trio.CancelScope(deadline=started + timeouts.abort_grace):
+                is_at_boundary = await self._transport.finish()
+                if is_at_boundary:
+                    self._written(self._in_hand)
+        if is_at_boundary:
+            await self._transport.write(farewell, Batch(farewell))
+            await self._transport.drain()

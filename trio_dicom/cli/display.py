@@ -1,0 +1,77 @@
+"""What a person sees of a transfer: a live line on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import collections
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.text import Text
+
+from ..errors import printable
+from ..sender.outcome import InstanceReport, Outcome
+
+
+class Display:
+    """Shows how a transfer goes on; a context manager. `total_bytes` is that of the files to be sent."""
+
+    def __init__(self, total_objects: int, total_bytes: int, *, quiet: bool = False) -> None:
+        self._console = Console(stderr=False, quiet=quiet, highlight=False, soft_wrap=True)
+        self._errors = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._total_objects = total_objects
+        self._counts: collections.Counter[Outcome] = collections.Counter()
+        self._settled_bytes = 0
+        self._stored_bytes = 0
+        self._start = time.monotonic()
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=quiet or not self._console.is_terminal,
+        )
+        self._task = self._progress.add_task(self._description(), total=total_bytes)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def moved(self, bytes_of_current: int) -> None:
+        """So many bytes of the object that is on its way have gone out."""
+        self._progress.update(self._task, completed=self._settled_bytes + bytes_of_current)
+
+    def settled(self, report: InstanceReport, size: int) -> None:
+        """An input of `size` bytes has come to its end."""
+        self._counts[report.outcome] += 1
+        self._settled_bytes += size
+        self._stored_bytes += report.bytes_sent if report.outcome.is_stored else 0
+        self._progress.update(self._task, completed=self._settled_bytes, description=self._description())
+        if report.outcome is not Outcome.STORED:
+            name = printable(report.path or "-", 400)
+            self._errors.print(Text(f"{report.outcome.value.replace('_', ' ')}: {name}: {report.reason}"))
+
+    def say(self, text: str) -> None:
+        """A line of its own, on standard error."""
+        self._errors.print(Text(text))
+
+    def summarise(self) -> None:
+        """One line: how many of how many, and how fast."""
+        seconds = max(time.monotonic() - self._start, 1e-9)
+        parts = [f"{count} {outcome.value.replace('_', ' ')}" for outcome, count in self._counts.items()]
+        rate = self._stored_bytes / seconds / 1e6
+        amount = f"{self._stored_bytes / 1e6:.1f} MB in {seconds:.1f} s, {rate:.1f} MB/s"
+        self._console.print(Text(f"{self._total_objects} inputs: {', '.join(parts) or 'none'}; {amount}"))
+
+    def _description(self) -> str:
+        done = sum(self._counts.values())
+        return f"{done}/{self._total_objects} objects"

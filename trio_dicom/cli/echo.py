@@ -1,0 +1,37 @@
+"""`trio-dicom echo`."""
+
+from __future__ import annotations
+
+import sys
+
+import trio
+
+from ..errors import AssociationError, ConnectFailed, Retry, TrioDicomError
+from ..services.verification import echo
+from .connection import Connection
+from .exit_codes import ExitCode
+from .signals import cancel_on_signals
+
+
+def run_echo(connection: Connection) -> int:
+    """Verify the peer, print the time that it took, and give the exit code."""
+    return trio.run(_echo, connection)
+
+
+async def _echo(connection: Connection) -> int:
+    async with cancel_on_signals() as signals:
+        try:
+            seconds = await echo(connection.peer, settings=connection.settings, tls=connection.tls)
+        except TrioDicomError as error:
+            print(f"trio-dicom: {error}", file=sys.stderr)
+            return code_of_failure(error)
+        print(f"{connection.peer} answered in {1000 * seconds:.1f} ms")
+        return ExitCode.OK
+    return signals.exit_code
+
+
+def code_of_failure(error: TrioDicomError) -> ExitCode:
+    """The exit code for an association that did not come about."""
+    if isinstance(error, AssociationError | ConnectFailed) and error.retry in (Retry.LATER, Retry.NEW_ASSOCIATION):
+        return ExitCode.TRY_AGAIN
+    return ExitCode.REFUSED

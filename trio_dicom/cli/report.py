@@ -1,0 +1,48 @@
+"""The report: one line of JSON for each input, written as soon as the input is settled."""
+
+from __future__ import annotations
+
+import json
+import os
+from types import TracebackType
+from typing import IO, Self
+
+from ..sender.outcome import InstanceReport
+
+
+class ReportWriter:
+    """Writes NDJSON to a file, or nowhere if there is no path. Raises `OSError` at once if the file cannot be made."""
+
+    def __init__(self, path: str | os.PathLike[str] | None) -> None:
+        self._file: IO[str] | None = None
+        if path is not None:
+            self._file = open(path, "w", encoding="utf-8", errors="surrogateescape", buffering=1)  # noqa: SIM115
+
+    def write(self, report: InstanceReport) -> None:
+        """One line."""
+        if self._file is not None:
+            self._file.write(json.dumps(as_json(report), ensure_ascii=True) + "\n")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+def as_json(report: InstanceReport) -> dict[str, object]:
+    """The fields of a line; the outcome in lower case, the status a number or null."""
+    return {
+        "path": report.path,
+        "sop_class_uid": report.sop_class_uid,
+        "sop_instance_uid": report.sop_instance_uid,
+        "transfer_syntax_uid": report.transfer_syntax_uid,
+        "outcome": report.outcome.value,
+        "status": None if report.status is None else int(report.status),
+        "attempts": report.attempts,
+        "bytes": report.bytes_sent,
+        "reason": report.reason,
+    }

@@ -1,0 +1,278 @@
+"""Every exception of trio_dicom, on one screen.
+
+`ProtocolViolation` and what is below it are the peer's mistakes, and carry the A-ABORT that answers them.
+`LocalProtocolError` is the caller's. `InternalError` is ours: please report it. Nothing else leaves the library, but
+for trio's own (`trio.Cancelled`, `trio.ClosedResourceError`) and Python's for wrong arguments (`TypeError`, `ValueError`).
+
+No message holds patient data, nor text of a peer that was not escaped and cut.
+"""
+
+from __future__ import annotations
+
+import enum
+
+import attrs
+
+
+class Retry(enum.Enum):
+    """When the same work may be tried again."""
+
+    NEVER = "never"  # the same bytes will meet the same answer
+    LATER = "later"  # the cause is likely to pass
+    NEW_ASSOCIATION = "new_association"  # at once, but not on this association
+    AFTER_CONFIG = "after_config"  # somebody must change a setting first
+
+
+def printable(text: str | bytes, limit: int = 64) -> str:
+    """A peer's words, safe for a log line: ASCII, escaped, cut to `limit` characters."""
+    if isinstance(text, bytes):
+        text = text[: limit + 1].decode("latin-1")
+    cut = text[:limit].encode("unicode_escape").decode("ascii")
+    return cut + "..." if len(text) > limit else cut
+
+
+class TrioDicomError(Exception):
+    """The root of all errors of this library."""
+
+    retry: Retry = Retry.NEVER
+
+
+class LocalProtocolError(TrioDicomError):
+    """The caller asked for what the protocol does not allow in this state; nothing was sent."""
+
+
+class InternalError(TrioDicomError):
+    """A bug of trio_dicom; the cause is chained."""
+
+
+# --- before there is an association ---------------------------------------------------------------------------------
+
+
+@attrs.define(eq=False)
+class ConnectFailed(TrioDicomError):
+    """No connection came about. `attempts` has each address that was tried with its `OSError`; nothing was sent."""
+
+    peer: str
+    attempts: tuple[tuple[str, OSError], ...] = ()
+    retry = Retry.LATER
+
+    @property
+    def errno(self) -> int | None:
+        """The `errno` of the last address tried."""
+        return self.attempts[-1][1].errno if self.attempts else None
+
+    def __str__(self) -> str:
+        tried = "; ".join(f"{address}: {error.strerror or error}" for address, error in self.attempts)
+        return f"cannot connect to {self.peer} ({tried or 'no address'})"
+
+
+@attrs.define(eq=False)
+class TLSError(TrioDicomError):
+    """The TLS handshake failed; no DICOM byte was sent, and plain TCP is never fallen back to."""
+
+    peer: str
+    reason: str
+    retry = Retry.AFTER_CONFIG
+
+    def __str__(self) -> str:
+        return f"TLS handshake with {self.peer} failed: {self.reason}"
+
+
+class TLSVerifyError(TLSError):
+    """The peer's certificate is not trusted, has expired, or is another host's."""
+
+
+# --- an association and what ends it --------------------------------------------------------------------------------
+
+
+class AssociationError(TrioDicomError):
+    """An association did not come about or has ended.
+
+    `in_doubt` is True when the object of the failed operation had been handed over whole: the peer may have stored it.
+    """
+
+    in_doubt: bool = False
+    retry = Retry.NEW_ASSOCIATION
+
+
+@attrs.define(eq=False)
+class AssociationTimeout(AssociationError):
+    """Connecting, the TLS handshake or the association request took longer than its deadline."""
+
+    phase: str
+    seconds: float
+    retry = Retry.LATER
+
+    def __str__(self) -> str:
+        return f"{self.phase} took longer than {self.seconds:g} s"
+
+
+@attrs.define(eq=False)
+class AssociationRejected(AssociationError):
+    """The peer answered A-ASSOCIATE-RJ (PS3.8 9.3.4). Values outside the standard's tables are kept as they came."""
+
+    result: int
+    source: int
+    reason: int
+    text: str = ""
+
+    @property
+    def retry(self) -> Retry:  # type: ignore[override]
+        """`LATER` for result 2, rejected-transient; `AFTER_CONFIG` otherwise."""
+        return Retry.LATER if self.result == 2 else Retry.AFTER_CONFIG
+
+    def __str__(self) -> str:
+        kind = {1: "permanently", 2: "for now"}.get(self.result, f"(result {self.result})")
+        why = self.text or f"source {self.source}, reason {self.reason}"
+        return f"the peer rejected the association {kind}: {why}"
+
+
+@attrs.define(eq=False)
+class NoAcceptedContexts(AssociationError):
+    """The peer accepted the association, but none of its presentation contexts."""
+
+    rejected: tuple[tuple[str, int], ...] = ()  # (abstract syntax UID, result of PS3.8 table 9-18)
+    retry = Retry.NEVER
+
+    def __str__(self) -> str:
+        listed = ", ".join(f"{uid} (result {result})" for uid, result in self.rejected[:8])
+        return f"the peer accepted none of the presentation contexts: {listed}"
+
+
+@attrs.define(eq=False)
+class PeerLimitUnusable(AssociationError):
+    """The peer's maximum PDU length leaves no room for a single byte of data."""
+
+    max_pdu_length: int
+    retry = Retry.AFTER_CONFIG
+
+    def __str__(self) -> str:
+        return f"the peer's maximum PDU length of {self.max_pdu_length} leaves no room for data (8 is the least that does)"
+
+
+class IdentityNotConfirmed(AssociationError):
+    """A positive response to the user identity was asked for, and did not come."""
+
+    retry = Retry.AFTER_CONFIG
+
+
+class AssociationClosed(AssociationError):
+    """The association was released or closed before this call; nothing was sent."""
+
+
+@attrs.define(eq=False)
+class AssociationAborted(AssociationError):
+    """The association was aborted: by the peer's A-ABORT (PS3.8 9.3.8), or by us, `by_peer` being False."""
+
+    source: int
+    reason: int
+    by_peer: bool = True
+    detail: str = ""
+
+    def __str__(self) -> str:
+        who = "the peer aborted the association" if self.by_peer else "the association was aborted"
+        return f"{who} (source {self.source}, reason {self.reason}){': ' if self.detail else ''}{self.detail}"
+
+
+@attrs.define(eq=False)
+class ConnectionLost(AssociationError):
+    """The transport connection ended without release or abort."""
+
+    detail: str = "the peer closed the connection"
+
+    def __str__(self) -> str:
+        return self.detail
+
+
+@attrs.define(eq=False)
+class OperationTimeout(AssociationError):
+    """An operation made no progress within its timeout, or exceeded its maximum duration; the association was aborted."""
+
+    phase: str
+    seconds: float
+    bytes_sent: int
+
+    def __str__(self) -> str:
+        return f"no progress for {self.seconds:g} s while {self.phase}, after {self.bytes_sent} bytes of the data set"
+
+
+@attrs.define(eq=False)
+class ProtocolViolation(AssociationError):
+    """The peer broke the protocol. `abort_source` and `abort_reason` are those of the A-ABORT that answers it."""
+
+    detail: str
+    abort_source: int = 2
+    abort_reason: int = 0
+
+    def __str__(self) -> str:
+        return f"protocol violation by the peer: {self.detail}"
+
+
+class InvalidPDU(ProtocolViolation):
+    """A PDU, item or PDV whose lengths or values are not those of PS3.8 section 9.3."""
+
+
+class UnrecognisedPDU(ProtocolViolation):
+    """A PDU type that PS3.8 does not have; often another protocol on that port."""
+
+
+class UnexpectedPDU(ProtocolViolation):
+    """A PDU or PDV that is valid, but not now (PS3.8 table 9-10)."""
+
+
+class DIMSEDecodeError(ProtocolViolation):
+    """A command set that is not what PS3.7 section 6.3 says."""
+
+
+class InvalidResponse(ProtocolViolation):
+    """A response that answers no question of ours, or not in the way the service allows."""
+
+
+class UnexpectedMessageID(InvalidResponse):
+    """A response to a message ID that is not in flight."""
+
+
+# --- what was to be sent --------------------------------------------------------------------------------------------
+
+
+@attrs.define(eq=False)
+class InvalidObject(TrioDicomError):
+    """The input is no DICOM object that can be sent: what is wrong, and where (a path, an offset, a tag)."""
+
+    reason: str
+    where: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.reason}" if self.where else self.reason
+
+
+class ObjectChanged(InvalidObject):
+    """The input grew, shrank or was replaced while it was being sent; the association was aborted."""
+
+
+class ReadError(InvalidObject):
+    """The input could not be opened or read; the `OSError`, or the error of the caller's source, is chained."""
+
+
+@attrs.define(eq=False)
+class NoPresentationContext(TrioDicomError):
+    """No presentation context was accepted in which this object can be sent unharmed; nothing was sent."""
+
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    accepted: tuple[str, ...] = ()  # transfer syntax UIDs accepted for the SOP class
+
+    def __str__(self) -> str:
+        have = f"accepted for it: {', '.join(self.accepted)}" if self.accepted else "the SOP class was not accepted"
+        return f"no presentation context for SOP class {self.sop_class_uid} in transfer syntax {self.transfer_syntax_uid}; {have}"
+
+
+@attrs.define(eq=False)
+class StatusError(TrioDicomError):
+    """`raise_for_status()` met a response that is a failure; it is in `response`."""
+
+    response: object
+    text: str
+
+    def __str__(self) -> str:
+        return self.text

@@ -1,0 +1,129 @@
+"""Outcome: the one end that every object comes to, and the report that says so."""
+
+from __future__ import annotations
+
+import enum
+
+import attrs
+
+from ..errors import (
+    InvalidObject,
+    NoAcceptedContexts,
+    NoPresentationContext,
+    ObjectChanged,
+    ReadError,
+    Retry,
+    TrioDicomError,
+)
+from ..protocol.status import Status
+from ..services.storage_scu import CStoreResponse, StoreDelivery
+
+
+class Outcome(enum.Enum):
+    """What became of one object. Every input ends in exactly one of these."""
+
+    STORED = "stored"
+    STORED_WITH_WARNING = "stored_with_warning"  # B000, B006, B007: the peer changed or dropped elements
+    ALREADY_PRESENT = "already_present"  # 0111: the peer has an object of this UID, not necessarily these bytes
+    REFUSED = "refused"  # the peer answered, and did not store it
+    INVALID = "invalid"  # it is no object that can be sent
+    NO_CONTEXT = "no_context"  # the peer takes no such object, or not in this transfer syntax
+    NOT_SENT = "not_sent"  # the peer never had all of it
+    IN_DOUBT = "in_doubt"  # the peer had all of it, and gave no valid answer
+
+    @property
+    def is_stored(self) -> bool:
+        """The peer acknowledged it."""
+        return self in (Outcome.STORED, Outcome.STORED_WITH_WARNING)
+
+
+@attrs.frozen(kw_only=True)
+class InstanceReport:
+    """What became of one input."""
+
+    path: str | None
+    outcome: Outcome
+    sop_class_uid: str | None = None
+    sop_instance_uid: str | None = None
+    transfer_syntax_uid: str | None = None  # as sent
+    status: Status | None = None
+    attempts: int = 0
+    bytes_sent: int = 0  # of the data set, in the last attempt
+    reason: str = ""
+    retry: Retry = Retry.NEVER
+
+
+_DUPLICATE_INSTANCE = 0x0111
+_RETRY_OF_STATUS = {
+    0x0110: Retry.LATER,  # processing failure: some peers say so of a full disk
+    0x0213: Retry.LATER,
+    0x0210: Retry.NEW_ASSOCIATION,
+    0x0112: Retry.AFTER_CONFIG,
+    0x0122: Retry.AFTER_CONFIG,
+    0x0118: Retry.AFTER_CONFIG,
+    0x0124: Retry.AFTER_CONFIG,
+    0x0214: Retry.AFTER_CONFIG,
+}
+
+
+def outcome_of_status(status: Status) -> Outcome:
+    """The outcome that a final C-STORE status means."""
+    if status.is_success:
+        return Outcome.STORED
+    if status.is_warning:
+        return Outcome.STORED_WITH_WARNING
+    return Outcome.ALREADY_PRESENT if status == _DUPLICATE_INSTANCE else Outcome.REFUSED
+
+
+def retry_of_status(status: Status) -> Retry:
+    """When an object that got this status may be sent again."""
+    if 0xA700 <= status <= 0xA7FF:
+        return Retry.LATER
+    return _RETRY_OF_STATUS.get(int(status), Retry.NEVER)
+
+
+def report_of_response(path: str | None, delivery: StoreDelivery, response: CStoreResponse) -> InstanceReport:
+    """The report of an object that was answered."""
+    outcome = outcome_of_status(response.status)
+    return InstanceReport(
+        path=path,
+        outcome=outcome,
+        sop_class_uid=response.sop_class_uid,
+        sop_instance_uid=response.sop_instance_uid,
+        transfer_syntax_uid=delivery.transfer_syntax_uid,
+        status=response.status,
+        attempts=response.attempts,
+        bytes_sent=response.bytes_sent,
+        reason="" if outcome is Outcome.STORED else response.status.meaning,
+        retry=retry_of_status(response.status),
+    )
+
+
+def report_of_failure(
+    path: str | None, delivery: StoreDelivery | None, reason: str, error: BaseException
+) -> InstanceReport:
+    """The report of an object that ended in an error, or in a cancellation; `delivery` is None if it was never begun."""
+    retry = error.retry if isinstance(error, TrioDicomError) else Retry.LATER
+    if delivery is None:
+        outcome = _outcome_of_error(error, has_begun=False)
+        return InstanceReport(path=path, outcome=outcome, reason=reason, retry=retry)
+    source = delivery.source
+    return InstanceReport(
+        path=path,
+        outcome=Outcome.IN_DOUBT if delivery.in_doubt else _outcome_of_error(error, has_begun=delivery.bytes_sent > 0),
+        sop_class_uid=source.sop_class_uid if source is not None else None,
+        sop_instance_uid=source.sop_instance_uid if source is not None else None,
+        transfer_syntax_uid=delivery.transfer_syntax_uid,
+        attempts=delivery.attempts,
+        bytes_sent=delivery.bytes_sent,
+        reason=reason,
+        retry=retry,
+    )
+
+
+def _outcome_of_error(error: BaseException, *, has_begun: bool) -> Outcome:
+    if isinstance(error, NoPresentationContext | NoAcceptedContexts):
+        return Outcome.NO_CONTEXT
+    if isinstance(error, ObjectChanged) or (isinstance(error, ReadError) and has_begun):
+        return Outcome.NOT_SENT
+    return Outcome.INVALID if isinstance(error, InvalidObject) else Outcome.NOT_SENT

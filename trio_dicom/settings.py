@@ -1,0 +1,109 @@
+"""What an association is asked to be: deadlines, limits and the proposal, with safe defaults."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping
+
+import attrs
+
+from .peer import check_ae_title
+from .uids import is_valid_uid
+
+
+def _seconds(instance: object, attribute: attrs.Attribute[float], value: float) -> None:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not value > 0:
+        raise ValueError(f"{attribute.name} must be a number of seconds above 0 (math.inf for none), not {value!r}")
+
+
+def _at_least(least: int, most: int | None = None) -> Callable[[object, attrs.Attribute[int], int], None]:
+    def check(instance: object, attribute: attrs.Attribute[int], value: int) -> None:
+        if not isinstance(value, int) or isinstance(value, bool) or value < least or (most is not None and value > most):
+            bounds = f"at least {least}" if most is None else f"{least} to {most}"
+            raise ValueError(f"{attribute.name} must be a whole number, {bounds}, not {value!r}")
+
+    return check
+
+
+@attrs.frozen(kw_only=True)
+class Timeouts:
+    """Deadlines in seconds; `math.inf` switches one off. Each is absolute: a dripping peer does not extend it."""
+
+    connect: float = attrs.field(default=10.0, validator=_seconds)  # name look-up and TCP, all addresses together
+    tls_handshake: float = attrs.field(default=10.0, validator=_seconds)
+    association: float = attrs.field(default=30.0, validator=_seconds)  # A-ASSOCIATE-RQ to its answer
+    response: float = attrs.field(default=30.0, validator=_seconds)  # a response whose caller was cancelled; an echo
+    pdu: float = attrs.field(default=30.0, validator=_seconds)  # first to last byte of a PDU that is coming in
+    release: float = attrs.field(default=10.0, validator=_seconds)  # the whole of A-RELEASE
+    artim: float = attrs.field(default=10.0, validator=_seconds)  # acceptor: connection to A-ASSOCIATE-RQ
+    abort_grace: float = attrs.field(default=1.0, validator=_seconds)  # to finish the PDUs in hand before an A-ABORT
+    abort_linger: float = attrs.field(default=1.0, validator=_seconds)  # A-ABORT to the close of the transport
+
+
+@attrs.frozen(kw_only=True)
+class Limits:
+    """Bounds on what a peer may make this side hold in memory; each is checked before anything is allocated."""
+
+    pdu_length: int = attrs.field(default=1 << 20, validator=_at_least(4096))  # any PDU, from its 6-byte header
+    user_items: int = attrs.field(default=256, validator=_at_least(1))
+    transfer_syntaxes: int = attrs.field(default=128, validator=_at_least(1))  # in one presentation context
+    command_set: int = attrs.field(default=16 << 10, validator=_at_least(256))  # bytes
+    command_fragments: int = attrs.field(default=256, validator=_at_least(1))
+    empty_pdvs: int = attrs.field(default=64, validator=_at_least(0))  # in a row
+    response_data_set: int = attrs.field(default=1 << 20, validator=_at_least(0))  # bytes discarded after a response
+    operations_window: int = attrs.field(default=64, validator=_at_least(1))  # our cap where the peer's is unlimited
+
+
+@attrs.frozen(kw_only=True)
+class Role:
+    """The roles proposed for an abstract syntax (PS3.7 D.3.3.4)."""
+
+    scu: bool = True
+    scp: bool = False
+
+
+class UserIdentityType(enum.IntEnum):
+    """PS3.7 table D.3-14."""
+
+    USERNAME = 1
+    USERNAME_PASSCODE = 2
+    KERBEROS = 3
+    SAML = 4
+    JWT = 5
+
+
+@attrs.frozen(kw_only=True)
+class UserIdentity:
+    """Who the requestor is (PS3.7 D.3.3.7). The fields never show in a `repr`, a log or an error."""
+
+    type: UserIdentityType = attrs.field(converter=UserIdentityType)
+    primary: bytes = attrs.field(repr=False, validator=attrs.validators.instance_of(bytes))
+    secondary: bytes = attrs.field(default=b"", repr=False, validator=attrs.validators.instance_of(bytes))
+    positive_response: bool = False  # ask the peer to confirm; without its confirmation the association is aborted
+
+
+def _uids(instance: object, attribute: attrs.Attribute[object], value: Mapping[str, object]) -> None:
+    for uid in value:
+        if not is_valid_uid(uid):
+            raise ValueError(f"{attribute.name}: not a UID: {uid!r}")
+
+
+@attrs.frozen(kw_only=True)
+class AssociationSettings:
+    """How associations are proposed and kept.
+
+    `max_pdu_length` (bytes, 4,096 to 1,048,576) is what we tell the peer that it may send to us. `send_pdu_length` caps
+    what we send where the peer's own maximum is larger or unlimited. `operations_window` proposes how many requests may
+    wait for their responses together (PS3.7 D.3.3.3): 1 is the standard's default, 0 asks for no limit.
+    `roles` and `extended_negotiation` are by SOP class UID.
+    """
+
+    calling_ae_title: str = attrs.field(default="TRIO_DICOM", converter=check_ae_title)
+    max_pdu_length: int = attrs.field(default=131_072, validator=_at_least(4096, 1 << 20))
+    send_pdu_length: int = attrs.field(default=131_072, validator=_at_least(8, 1 << 20))
+    operations_window: int = attrs.field(default=1, validator=_at_least(0, 65_535))
+    roles: Mapping[str, Role] = attrs.field(factory=dict, validator=_uids)
+    extended_negotiation: Mapping[str, bytes] = attrs.field(factory=dict, validator=_uids, repr=False)
+    user_identity: UserIdentity | None = None
+    timeouts: Timeouts = attrs.field(factory=Timeouts)
+    limits: Limits = attrs.field(factory=Limits)

@@ -1,0 +1,35 @@
+"""One door to all sources: what kind of thing is to be sent, and how it is opened."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import trio
+
+from .dataset import open_dataset
+from .file import open_file
+from .pixels import PixelSource
+from .source import Source
+from .stream import open_stream
+
+
+async def open_source(item: object, pixels: PixelSource | None = None) -> Source:
+    """The source for a path, a stream or a data set, opened.
+
+    Raises `TypeError` for anything else, and what the sources raise for input that cannot be sent.
+    """
+    if _is_data_set(item):
+        return await open_dataset(item, pixels)
+    if pixels is not None:
+        raise TypeError(f"pixels go with a pydicom Dataset, not with {type(item).__name__}")
+    if isinstance(item, str | os.PathLike):
+        return await open_file(item)
+    if isinstance(item, trio.abc.ReceiveStream) or hasattr(item, "read"):
+        return await open_stream(item)
+    raise TypeError(f"neither a path, a binary stream nor a pydicom Dataset: {type(item).__name__}")
+
+
+def _is_data_set(item: object) -> bool:
+    pydicom = sys.modules.get("pydicom.dataset")  # without it, there is no data set
+    return pydicom is not None and isinstance(item, pydicom.Dataset)

@@ -1,0 +1,76 @@
+"""Source: one object to be sent, whatever it is made of.
+
+A source is opened, prepared for the transfer syntax that the peer accepted, and read to its end:
+
+    async with await open_file("ct.dcm") as source:
+        await source.prepare(transfer_syntax_uid)
+        finished = False
+        while not finished:
+            count, finished = await source.read_into(buffer)
+
+Two rules keep the peer from ever storing half an object: `finished` comes together with the last bytes, so that nobody
+has to guess which fragment is the last; and it comes only after the input was found to be the one that was opened, still.
+"""
+
+from __future__ import annotations
+
+import abc
+from types import TracebackType
+from typing import Self
+
+
+class Source(abc.ABC):
+    """One object to be sent; for one task at a time.
+
+    `transfer_syntaxes` are those in which the object can be sent unharmed: its own first, then the native ones into
+    which it can be encoded anew (PS3.5 annex A). Nothing is ever compressed, decompressed or sent as Big Endian that
+    was not so before.
+    """
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntaxes: tuple[str, ...]
+
+    size: int | None = None
+    """Bytes of the data set on the wire in the prepared transfer syntax, or None where it shows only at the end."""
+
+    buffer_in_use: bool = False
+    """True after a cancelled `read_into` whose thread may still write to the buffer: it must never be used again."""
+
+    @abc.abstractmethod
+    async def prepare(self, transfer_syntax_uid: str) -> None:
+        """Choose one of `transfer_syntaxes`, and begin at the first byte.
+
+        Raises `ValueError` for any other, `InvalidObject` if the object cannot be encoded in it after all.
+        """
+
+    @abc.abstractmethod
+    async def read_into(self, buffer: memoryview) -> tuple[int, bool]:
+        """Fill `buffer` with the next bytes of the data set: `(bytes filled, finished)`.
+
+        The buffer is filled wholly unless the data set ends in it; `finished` comes with the last bytes, after the
+        input was verified. A checkpoint only where bytes have to be waited for. After an exception only `rewind`,
+        `prepare` and `aclose` make sense.
+
+        Raises `ObjectChanged`, `ReadError` (the cause is chained) or `InvalidObject` (a data set of odd length).
+        """
+
+    @abc.abstractmethod
+    async def rewind(self) -> bool:
+        """Go back to the first byte, to send the object once more. False if that cannot be."""
+
+    @abc.abstractmethod
+    async def aclose(self) -> None:
+        """Release what the library opened, never what the caller did. Idempotent; done even if cancelled."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def _check_offered(self, transfer_syntax_uid: str) -> None:
+        if transfer_syntax_uid not in self.transfer_syntaxes:
+            raise ValueError(f"the object cannot be sent in {transfer_syntax_uid}, only in {self.transfer_syntaxes}")
