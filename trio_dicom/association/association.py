@@ -368,8 +368,7 @@ class Association:
     async def _read(self) -> None:
         try:
             with self._read_scope:
-                while True:
-                    self._handle_events()
+                while self._handle_events():
                     limit = self.settings.timeouts.pdu
                     inside = self._machine.is_inside_pdu
                     if not inside:
@@ -386,9 +385,13 @@ class Association:
 
     # --- what the peer says -------------------------------------------------------------------------------------------
 
-    def _handle_events(self) -> None:
+    def _handle_events(self) -> bool:
+        """Handle all that has come in; False if nothing more will."""
         while (event := self._machine.next_event()) is not None:
             self._handle(event)
+            if isinstance(event, ConnectionClosed):
+                return False
+        return True
 
     def _handle(self, event: PDU | ConnectionClosed) -> None:
         if isinstance(event, PDataTF):

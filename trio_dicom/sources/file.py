@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 
 import trio
 
-from ..errors import InvalidObject, LocalProtocolError, ObjectChanged, ReadError, Retry, printable
+from ..errors import InternalError, InvalidObject, LocalProtocolError, ObjectChanged, ReadError, Retry, printable
 from . import part10, recode
 from .part10 import Head
 from .recode import Piece, Span
@@ -29,7 +29,8 @@ Path = str | os.PathLike[str]
 # Reading on the event loop what is in the page cache; False sends every read to a thread.
 read_on_loop = hasattr(os, "RWF_NOWAIT")
 
-_HEAD = part10.HEAD_LIMIT
+_FIRST_CACHED = 16 << 10  # bytes of the first read where the rest is at hand too: a larger one costs 20 us
+_FIRST = part10.HEAD_LIMIT  # of the first read where each one is a journey
 _OPEN_FLAGS = os.O_RDONLY
 for _name in ("O_NONBLOCK", "O_CLOEXEC", "O_NOCTTY", "O_BINARY"):
     _OPEN_FLAGS |= getattr(os, _name, 0)
@@ -157,21 +158,20 @@ def _examine(descriptor: Descriptor, fd: int, where: str) -> FileSource:
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode):
         raise InvalidObject(_kind(status.st_mode))
-    first = memoryview(bytearray(min(status.st_size, _HEAD)))
-    count = answers_at_once = -1
-    if read_on_loop:
-        count = _read_at_once(fd, first, 0)
-        answers_at_once = count
-    filled = max(count, 0)
-    if filled < len(first):
-        filled += _read_at(fd, first[filled:], filled)
-    head = part10.parse_head(first[:filled], at_end=filled == status.st_size)
-    if head is None:  # it shrank between the two calls
-        raise ObjectChanged("the file shrank while it was opened")
+    first = memoryview(bytearray(min(status.st_size, _FIRST_CACHED)))
+    at_once = _read_at_once(fd, first, 0) if read_on_loop else -1
+    head = part10.parse_head(first, at_end=len(first) == status.st_size) if at_once == len(first) else None
+    if head is None:
+        first = memoryview(bytearray(min(status.st_size, _FIRST)))
+        if _read_at(fd, first, 0) < len(first):
+            raise ObjectChanged("the file shrank while it was opened")
+        head = part10.parse_head(first, at_end=len(first) == status.st_size)
+    if head is None:
+        raise InternalError("the head of a file was not told from its first 64 KiB")
     size = status.st_size - head.data_set_offset
     if size % 2:
         raise InvalidObject("the data set is of odd length")
-    return FileSource(descriptor, where, head, first[:filled], status, answers_at_once >= 0)
+    return FileSource(descriptor, where, head, first, status, at_once >= 0)
 
 
 def _kind(mode: int) -> str:

@@ -29,7 +29,7 @@ class PixelSource(Protocol):
         await scu.send(dataset, Camera())
 
     A chunk may be any object with the buffer interface; it is read wholly before the next one is asked for, so that
-    its memory can be used again. An exception that `chunks` raises is chained to the `ReadError` that ends the transfer.
+    its memory can be used again. An exception that `chunks` raises becomes the cause of a `ReadError`.
     """
 
     @property

@@ -53,9 +53,10 @@ def piece_length(piece: Piece) -> int:
 
 def native_alternatives(transfer_syntax_uid: str) -> tuple[str, ...]:
     """`transfer_syntax_uid` first, then those into which `recode` can turn it."""
-    if transfer_syntax_uid not in NATIVE_LITTLE_ENDIAN:
-        return (transfer_syntax_uid,)
-    return (transfer_syntax_uid, *(uid for uid in NATIVE_LITTLE_ENDIAN if uid != transfer_syntax_uid))
+    return _ALTERNATIVES.get(transfer_syntax_uid) or (transfer_syntax_uid,)
+
+
+_ALTERNATIVES = {own: (own, *(uid for uid in NATIVE_LITTLE_ENDIAN if uid != own)) for own in NATIVE_LITTLE_ENDIAN}
 
 
 def recode(stream: BinaryIO, start: int, end: int, source: str, target: str) -> list[Piece]:

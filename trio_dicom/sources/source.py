@@ -9,7 +9,7 @@ A source is opened, prepared for the transfer syntax that the peer accepted, and
             count, finished = await source.read_into(buffer)
 
 Two rules keep the peer from ever storing half an object: `finished` comes together with the last bytes, so that nobody
-has to guess which fragment is the last; and it comes only after the input was found to be the one that was opened, still.
+has to guess which fragment is the last; and it comes only when the input is found to be still what was opened.
 """
 
 from __future__ import annotations
