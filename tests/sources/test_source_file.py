@@ -1,16 +1,29 @@
 from __future__ import annotations
 
 import errno
-import gc
 import os
 import pathlib
 import socket
+import struct
 import threading
 
 import pytest
 import trio
 
-from sources.source_helpers import CT, DEFLATED, EXPLICIT, IMPLICIT, INSTANCE, SHIPPED, data_set, decoded, drain, meta
+from sources.source_helpers import (
+    CT,
+    DEFLATED,
+    EXPLICIT,
+    IMPLICIT,
+    INSTANCE,
+    SHIPPED,
+    data_set,
+    decoded,
+    drain,
+    implicit,
+    meta,
+    uid,
+)
 from trio_dicom.errors import InvalidObject, LocalProtocolError, ObjectChanged, ReadError, Retry
 from trio_dicom.sources import file as file_module
 from trio_dicom.sources.file import open_file, open_files
@@ -20,6 +33,10 @@ LARGE = data_set(pixels=bytes(range(256)) * 1200)  # 300 KiB: more than is read 
 
 def descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
+
+
+def write(path, data):
+    path.write_bytes(data)
 
 
 @pytest.fixture(params=["on the loop", "in threads"])
@@ -187,7 +204,7 @@ async def test_fault100_odd_length_is_refused_at_opening(tmp_path):
 async def test_fault111_names_are_escaped_in_messages(tmp_path):
     for name in (b"\xff\xfe", b"a\nb", b"-rf", b"x" * 255):
         odd = pathlib.Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
-        odd.write_bytes(meta() + data_set())
+        write(odd, meta() + data_set())
         async with await open_file(odd) as source:
             assert await drain(source) == data_set()
             assert source.where.isascii()
@@ -338,7 +355,6 @@ def test_a_descriptor_that_is_forgotten_warns_and_closes(path):
     assert descriptors() == before + 1
     with pytest.warns(ResourceWarning, match="not closed"):
         del descriptor
-        gc.collect()
     assert descriptors() == before
 
 
@@ -375,3 +391,42 @@ async def test_what_is_not_cached_is_read_by_a_thread(path, monkeypatch):
 def test_the_head_is_read_without_trio(path):
     head = file_module.read_head(path)
     assert (head.sop_class_uid, head.sop_instance_uid, head.transfer_syntax_uid) == (CT, INSTANCE, EXPLICIT)
+
+
+async def test_a_file_that_cannot_be_encoded_anew_says_which(tmp_path):
+    path = tmp_path / "cut.dcm"
+    write(path, meta() + data_set()[:-2])
+    async with await open_file(path) as source:
+        with pytest.raises(InvalidObject, match="cut short") as caught:
+            await source.prepare(IMPLICIT)
+        assert caught.value.where == str(path)
+        await source.prepare(EXPLICIT)  # as it lies on the disk it can go, for all that is known
+        assert await drain(source) == data_set()[:-2]
+
+
+async def test_fault107_an_error_while_it_is_encoded_anew(path, monkeypatch):
+    def fail(fd):
+        raise OSError(errno.ESTALE, "no luck")
+
+    async with await open_file(path) as source:
+        monkeypatch.setattr(os, "dup", fail)
+        with pytest.raises(ReadError) as caught:
+            await source.prepare(IMPLICIT)
+        assert caught.value.retry is Retry.LATER
+
+
+async def test_an_image_of_odd_length_encoded_anew(tmp_path):
+    odd_values = implicit(0x0010, 0x4000, b"odd") + implicit(0x0010, 0x21B0, b"odd")
+    path = tmp_path / "odd.dcm"
+    retired = struct.pack("<HHLL", 8, 0, 4, 0)
+    write(path, meta(IMPLICIT) + retired + implicit(8, 0x16, uid(CT)) + implicit(8, 0x18, uid(INSTANCE)) + odd_values)
+    async with await open_file(path) as source:
+        await source.prepare(EXPLICIT)  # two odd values: the whole is even
+        assert b"odd" in await drain(source)
+
+
+async def test_the_file_shrinks_before_its_head_is_read(path, monkeypatch, reading):
+    real = os.preadv
+    monkeypatch.setattr(os, "preadv", lambda fd, buffers, offset, *flags: real(fd, [b[:0] for b in buffers], offset))
+    with pytest.raises(ObjectChanged, match="shrank"):
+        await open_file(path)

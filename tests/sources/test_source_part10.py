@@ -139,12 +139,13 @@ def test_uids_that_the_meta_lacks_come_from_the_data_set(syntax):
     assert (head.sop_class_uid, head.sop_instance_uid) == (CT, INSTANCE)
 
 
-def test_a_deflated_data_set_that_looks_like_group_0002_is_left_alone():
-    # A stored block of 29 bytes at most would begin so: the group length is what tells.
-    fake = element(2, 0x16, "AE", b"AB") + bytes(64)
-    start = meta(DEFLATED)
-    with pytest.raises(InvalidObject, match="damaged"):  # taken for deflated bytes, which they are not
-        parse_head(start + fake, at_end=True)
+def test_before_a_deflated_data_set_the_group_length_decides():
+    # Deflated bytes may look like an element of group 0002; these are one, if the group length does not say otherwise.
+    looks_so = element(2, 0x16, "AE", b"AB") + deflated(data_set())
+    with pytest.raises(InvalidObject, match="damaged"):
+        parse_head(meta(DEFLATED) + looks_so, at_end=True)
+    head = parse_head(meta(DEFLATED, group_length=None) + looks_so, at_end=True)
+    assert head.data_set_offset == len(meta(DEFLATED, group_length=None)) + 10
 
 
 def test_an_undefined_length_before_the_uids_ends_the_check():

@@ -143,8 +143,7 @@ def test_retired_group_lengths_go():
         pytest.param(data_set() + b"\x08", "cut short", id="fault99-in-header"),
         pytest.param(struct.pack("<HH2sHL", 8, 0x1140, b"SQ", 0, UNDEFINED), "cut short", id="fault99-no-delimiter"),
         pytest.param(struct.pack("<HH2sHL", 8, 0x1140, b"SQ", 0, 8) + bytes(8), "damaged", id="no-item"),
-        pytest.param(struct.pack("<HH2sHL", 8, 0x1140, b"SQ", 0, 8) + struct.pack("<HHL", 0xFFFE, 0xE000, 90), "damaged",
-                     id="item-too-long"),
+        pytest.param(struct.pack("<HH2sHLHHL", 8, 0x1140, b"SQ", 0, 8, 0xFFFE, 0xE000, 90), "damaged", id="item-length"),
         pytest.param(struct.pack("<HHL", 0xFFFE, 0xE000, 0), "damaged", id="item-outside"),
         pytest.param(struct.pack("<HH2sHL", 0x7FE0, 0x10, b"OB", 0, UNDEFINED), "encapsulated", id="encapsulated"),
         pytest.param(b"\x08\0\x05\0zz\2\0ab", "damaged", id="no-vr"),
@@ -158,11 +157,9 @@ def test_a_damaged_data_set_is_refused(data, reason):
 
 
 def test_deep_nesting_is_refused():
-    body = (
-        struct.pack("<HH2sHL", 8, 0x1140, b"SQ", 0, UNDEFINED) + struct.pack("<HHL", 0xFFFE, 0xE000, UNDEFINED)
-    ) * 500
+    opening = struct.pack("<HH2sHLHHL", 8, 0x1140, b"SQ", 0, UNDEFINED, 0xFFFE, 0xE000, UNDEFINED)
     with pytest.raises(InvalidObject, match="64 deep"):
-        recoded(body, EXPLICIT, IMPLICIT)
+        recoded(opening * 500, EXPLICIT, IMPLICIT)
 
 
 def test_fault81_inflation_has_limits(monkeypatch):

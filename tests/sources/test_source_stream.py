@@ -70,7 +70,11 @@ async def test_file_objects_of_all_kinds_are_read_and_left_open(tmp_path):
     path.write_bytes(WHOLE)
     with gzip.open(tmp_path / "image.gz", "wb") as packed:
         packed.write(WHOLE)
-    with tempfile.NamedTemporaryFile() as temporary, open(path, "rb") as plain, open(path, "rb", 0) as raw:
+    with (
+        tempfile.NamedTemporaryFile() as temporary,
+        io.FileIO(path) as raw,
+        io.BufferedReader(io.FileIO(path)) as plain,
+    ):
         temporary.write(WHOLE)
         temporary.seek(0)
         with gzip.open(tmp_path / "image.gz") as unpacked:

@@ -7,25 +7,29 @@ import time
 from types import TracebackType
 from typing import Self
 
+import trio
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.text import Text
 
 from ..errors import printable
 from ..sender.outcome import InstanceReport, Outcome
+from ..services.progress import TransferProgress
 
 
 class Display:
-    """Shows how a transfer goes on; a context manager. `total_bytes` is that of the files to be sent."""
+    """Shows how a transfer goes on; a context manager."""
 
-    def __init__(self, total_objects: int, total_bytes: int, *, quiet: bool = False) -> None:
-        self._console = Console(stderr=False, quiet=quiet, highlight=False, soft_wrap=True)
+    def __init__(self, total_objects: int, *, quiet: bool = False) -> None:
+        self.stored = 0
+        self._console = Console(quiet=quiet, highlight=False, soft_wrap=True)
         self._errors = Console(stderr=True, highlight=False, soft_wrap=True)
         self._total_objects = total_objects
         self._counts: collections.Counter[Outcome] = collections.Counter()
         self._settled_bytes = 0
         self._stored_bytes = 0
         self._start = time.monotonic()
+        is_live = self._console.is_terminal and not quiet
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -33,9 +37,14 @@ class Display:
             TransferSpeedColumn(),
             TimeRemainingColumn(),
             console=self._console,
-            disable=quiet or not self._console.is_terminal,
+            disable=not is_live,
         )
-        self._task = self._progress.add_task(self._description(), total=total_bytes)
+        self._task = self._progress.add_task(self._description(), total=None)
+        self.channel = _DisplayChannel(self) if is_live else None
+
+    def expect(self, total_bytes: int) -> None:
+        """The files to be sent have so many bytes."""
+        self._progress.update(self._task, total=total_bytes)
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -54,11 +63,14 @@ class Display:
         """An input of `size` bytes has come to its end."""
         self._counts[report.outcome] += 1
         self._settled_bytes += size
-        self._stored_bytes += report.bytes_sent if report.outcome.is_stored else 0
-        self._progress.update(self._task, completed=self._settled_bytes, description=self._description())
+        if report.outcome.is_stored:
+            self.stored += 1
+            self._stored_bytes += report.bytes_sent
+        if self.channel is not None:
+            self._progress.update(self._task, completed=self._settled_bytes, description=self._description())
         if report.outcome is not Outcome.STORED:
             name = printable(report.path or "-", 400)
-            self._errors.print(Text(f"{report.outcome.value.replace('_', ' ')}: {name}: {report.reason}"))
+            self.say(f"{report.outcome.value.replace('_', ' ')}: {name}: {report.reason}")
 
     def say(self, text: str) -> None:
         """A line of its own, on standard error."""
@@ -70,8 +82,24 @@ class Display:
         parts = [f"{count} {outcome.value.replace('_', ' ')}" for outcome, count in self._counts.items()]
         rate = self._stored_bytes / seconds / 1e6
         amount = f"{self._stored_bytes / 1e6:.1f} MB in {seconds:.1f} s, {rate:.1f} MB/s"
-        self._console.print(Text(f"{self._total_objects} inputs: {', '.join(parts) or 'none'}; {amount}"))
+        self._console.print(Text(f"{self._total_objects} inputs: {', '.join(parts)}; {amount}"))
 
     def _description(self) -> str:
-        done = sum(self._counts.values())
-        return f"{done}/{self._total_objects} objects"
+        return f"{sum(self._counts.values())}/{self._total_objects} objects"
+
+
+class _DisplayChannel(trio.abc.SendChannel[TransferProgress]):
+    """The progress of objects, straight onto the screen."""
+
+    def __init__(self, display: Display) -> None:
+        self._display = display
+
+    def send_nowait(self, value: TransferProgress) -> None:
+        self._display.moved(value.bytes_sent)
+
+    async def send(self, value: TransferProgress) -> None:
+        self.send_nowait(value)
+        await trio.lowlevel.checkpoint()
+
+    async def aclose(self) -> None:
+        await trio.lowlevel.checkpoint()

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import collections
-import os
+import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 
 import attrs
@@ -17,51 +16,27 @@ from ..errors import (
     AssociationError,
     AssociationRejected,
     ConnectFailed,
-    InvalidObject,
     NoAcceptedContexts,
     Retry,
     TLSError,
     TrioDicomError,
 )
 from ..protocol.negotiation import PresentationContext
-from ..sender.outcome import InstanceReport, Outcome, report_of_failure, report_of_response
-from ..services.progress import TransferProgress, open_progress_channel
-from ..services.storage_scu import CStoreOptions, ProgressChannel, StoreDelivery
+from ..sender.outcome import InstanceReport, report_of_failure, report_of_response
+from ..services.storage_scu import CStoreOptions, StoreDelivery
 from ..sources.contexts import contexts_of
-from ..sources.file import read_head
-from ..sources.open import open_source
-from ..sources.part10 import Head
-from ..sources.source import Source
 from .connection import Connection, usage_error
 from .display import Display
 from .exit_codes import exit_code_of
+from .inputs import OPENED_A_HOP, STANDARD_INPUT, Input, by_contexts, expand, identify, open_ahead
 from .report import ReportWriter
 from .signals import cancel_on_signals
 
-STANDARD_INPUT = "-"
-HEADS_A_HOP = 64
-MOST_CONTEXTS = 128
 FRUITLESS_ASSOCIATIONS = 3  # one after another, before the rest is given up
 FIRST_DELAY, LONGEST_DELAY = 1.0, 60.0  # s, before an association is tried again
 
 
-@attrs.define(eq=False)
-class Input:
-    """One thing to be sent, and how it stands with it."""
-
-    path: str
-    size: int = 0
-    kind: tuple[str, str] = ("", "")  # SOP class and transfer syntax UIDs
-    source: Source | None = None  # standard input, opened
-    invalid: InvalidObject | None = None
-    attempts: int = 0
-    delivery: StoreDelivery | None = None  # begun and not settled
-    head: Head | None = None
-
-
-def run_send(
-    connection: Connection, paths: list[str], *, retries: int, report_path: Path | None, quiet: bool
-) -> int:
+def run_send(connection: Connection, paths: list[str], *, retries: int, report_path: Path | None, quiet: bool) -> int:
     """Send what `paths` name, report each input, and give the exit code."""
     if paths.count(STANDARD_INPUT) > 1:
         raise usage_error("- (standard input) can be given once")
@@ -73,160 +48,128 @@ def run_send(
         return trio.run(_send, connection, paths, retries, report, quiet)
 
 
-async def _send(
-    connection: Connection, paths: list[str], retries: int, report: ReportWriter, quiet: bool
-) -> int:
+async def _send(connection: Connection, paths: list[str], retries: int, report: ReportWriter, quiet: bool) -> int:
     async with cancel_on_signals() as signals:
-        inputs = [Input(path) for path in await trio.to_thread.run_sync(lambda: list(_expand(paths)))]
-        transfer = Transfer(connection, inputs, retries, report, quiet)
+        inputs = await trio.to_thread.run_sync(expand, paths, abandon_on_cancel=True)
+        transfer = Transfer(connection, inputs, retries, report, quiet=quiet)
         await transfer.run()
         return transfer.exit_code
     return signals.exit_code
-
-
-def _expand(paths: list[str]) -> Iterator[str]:
-    for path in paths:
-        if path == STANDARD_INPUT or not os.path.isdir(path):
-            yield path
-            continue
-        for folder, folders, files in os.walk(path):
-            folders.sort()
-            yield from (os.path.join(folder, name) for name in sorted(files))
 
 
 class Transfer:
     """All inputs on their way to one peer. Each is reported once, on every exit path."""
 
     def __init__(
-        self, connection: Connection, inputs: list[Input], retries: int, report: ReportWriter, quiet: bool
+        self, connection: Connection, inputs: Sequence[Input], retries: int, report: ReportWriter, *, quiet: bool
     ) -> None:
         self._connection = connection
         self._inputs = inputs
         self._retries = retries
         self._report = report
-        self._quiet = quiet
         self._options = CStoreOptions(timeout=connection.timeout, max_retries=retries)
         self._reports: dict[Input, InstanceReport] = {}
-        self._refusal: TrioDicomError | None = None  # of an association, for good
-        self._display: Display | None = None
+        self._is_refused = False  # an association, for good
+        self._display = Display(len(inputs), quiet=quiet)
 
     @property
     def exit_code(self) -> int:
         """See `ExitCode`."""
-        return exit_code_of(list(self._reports.values()), is_peer_refusal=self._refusal is not None)
+        return exit_code_of(list(self._reports.values()), is_peer_refusal=self._is_refused)
 
     async def run(self) -> None:
         """Read the heads, send, and settle whatever is left, however this ends."""
-        failure: BaseException = trio.TooSlowError()
         try:
-            await self._read_heads()
-            with Display(len(self._inputs), sum(each.size for each in self._inputs), quiet=self._quiet) as display:
-                self._display = display
+            await identify(self._inputs)
+            self._display.expect(sum(each.size for each in self._inputs))
+            with self._display:
                 for each in self._inputs:
                     if each.invalid is not None:
                         self._settle_failure(each, each.invalid)
-                for batch in _by_contexts([each for each in self._inputs if each.invalid is None]):
+                for batch in by_contexts(each for each in self._inputs if each.invalid is None):
                     await self._send_batch(batch)
-        except BaseException as error:
-            failure = error
-            raise
         finally:
             for each in self._inputs:
                 if each not in self._reports:
-                    self._settle_failure(each, failure)
-                if each.source is not None:
-                    await each.source.aclose()
-            if self._display is not None:
+                    self._settle_failure(each, None)
+                await each.aclose()
+            if self._inputs:
                 self._display.summarise()
-            elif not self._inputs:
-                print("trio-dicom: nothing to send: no file in the folders given", file=sys.stderr)
+            else:
+                print("trio-dicom: nothing to send: there is no file in the folders given", file=sys.stderr)
 
-    async def _read_heads(self) -> None:
-        files = [each for each in self._inputs if each.path != STANDARD_INPUT]
-        for start in range(0, len(files), HEADS_A_HOP):
-            some = files[start : start + HEADS_A_HOP]
-            await trio.to_thread.run_sync(lambda some=some: [_examine(each) for each in some], abandon_on_cancel=True)
-        for each in self._inputs:
-            if each.path == STANDARD_INPUT:
-                await _open_standard_input(each)
+    async def _send_batch(self, batch: Sequence[Input]) -> None:
+        send, receive = trio.open_memory_channel[Input](OPENED_A_HOP)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(open_ahead, batch, send)
+            queue = _Queue(receive)
+            await self._drain(queue, contexts_of(each.kind for each in batch), batch)
+            nursery.cancel_scope.cancel()
 
-    async def _send_batch(self, batch: list[Input]) -> None:
+    async def _drain(self, queue: _Queue, contexts: tuple[PresentationContext, ...], batch: Sequence[Input]) -> None:
         """Over one association after another, until nothing is left, or nothing more can be hoped for."""
-        contexts = contexts_of(each.kind for each in batch)
-        left = collections.deque(batch)
         fruitless, delay = 0, FIRST_DELAY
-        while left:
-            before = len(self._reports)
+        connection = self._connection
+        while await queue.head() is not None:
+            stored_before = self._display.stored
             try:
-                await self._over_one_association(contexts, left)
+                opened = open_association(connection.peer, contexts, settings=connection.settings, tls=connection.tls)
+                async with opened as association:
+                    await self._over(association, queue)
             except (AssociationError, ConnectFailed, TLSError) as error:
                 fruitless += 1
                 if error.retry is not Retry.LATER or fruitless > self._retries:
-                    self._give_up(left, error)
+                    self._give_up(batch, error)
                     return
                 await trio.sleep(delay)
                 delay = min(2 * delay, LONGEST_DELAY)
                 continue
-            fruitless = 0 if any(each.outcome.is_stored for each in list(self._reports.values())[before:]) else fruitless + 1
-            if left and fruitless >= FRUITLESS_ASSOCIATIONS:
-                self._give_up(left, None)
+            fruitless = 0 if self._display.stored > stored_before else fruitless + 1
+            if fruitless >= FRUITLESS_ASSOCIATIONS:
+                self._give_up(batch, AssociationError(f"{fruitless} associations in a row came to nothing"))
+                return
 
-    async def _over_one_association(self, contexts: tuple[PresentationContext, ...], left: collections.deque[Input]) -> None:
-        connection = self._connection
-        opened = open_association(connection.peer, contexts, settings=connection.settings, tls=connection.tls)
-        async with opened as association:
-            while left and association.is_open:
-                each = left[0]
-                if await self._send_one(association, each):
-                    left.popleft()
+    async def _over(self, association: Association, queue: _Queue) -> None:
+        while association.is_open and (each := await queue.head()) is not None:
+            if await self._deliver(association, each):
+                queue.drop_head()
 
-    async def _send_one(self, association: Association, each: Input) -> bool:
+    async def _deliver(self, association: Association, each: Input) -> bool:
         """True if it is settled; False if it is to be sent once more, over another association."""
-        send, receive = open_progress_channel()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._show, receive)
-            try:
-                return await self._deliver(association, each, send)
-            finally:
-                send.close()
-
-    async def _deliver(self, association: Association, each: Input, progress: ProgressChannel) -> bool:
-        item = each.path if each.source is None else each.source
-        each.delivery = delivery = StoreDelivery(association, self._options, item, None, progress)
+        if each.invalid is not None:
+            self._settle_failure(each, each.invalid)
+            return True
+        item = each.source or each.path
+        each.delivery = delivery = StoreDelivery(association, self._options, item, None, self._display.channel)
         try:
             response = await delivery.run()
         except TrioDicomError as error:
             each.attempts += delivery.attempts
-            may_retry = isinstance(error, AssociationError) and each.attempts <= self._retries and each.source is None
-            if not may_retry:
-                self._settle_failure(each, error)
-            return not may_retry
+            can_repeat = each.path != STANDARD_INPUT and each.attempts <= self._retries
+            if isinstance(error, AssociationError) and can_repeat:
+                each.source = None  # it was closed, and is opened anew
+                return False
+            self._settle_failure(each, error)
+            return True
         each.attempts += delivery.attempts
         self._settle(each, report_of_response(each.path, delivery, response))
         return True
 
-    async def _show(self, receive: trio.abc.ReceiveChannel[TransferProgress]) -> None:
-        async for progress in receive:
-            if self._display is not None:
-                self._display.moved(progress.bytes_sent)
+    def _give_up(self, batch: Sequence[Input], error: TrioDicomError) -> None:
+        is_final = isinstance(error, AssociationRejected | NoAcceptedContexts | TLSError)
+        self._is_refused |= is_final and error.retry is not Retry.LATER
+        self._display.say(f"trio-dicom: {error}")
+        for each in batch:
+            if each not in self._reports:
+                self._settle_failure(each, each.invalid or error)
 
-    def _give_up(self, left: collections.deque[Input], error: TrioDicomError | None) -> None:
-        if isinstance(error, AssociationRejected | NoAcceptedContexts | TLSError) and error.retry is not Retry.LATER:
-            self._refusal = error
-        reason = error or AssociationError(f"{FRUITLESS_ASSOCIATIONS} associations in a row came to nothing")
-        if self._display is not None and error is not None:
-            self._display.say(f"trio-dicom: {error}")
-        while left:
-            self._settle_failure(left.popleft(), reason)
-
-    def _settle_failure(self, each: Input, error: BaseException) -> None:
-        reason = str(error) if isinstance(error, TrioDicomError) else "interrupted before it was sent"
-        if each.delivery is not None:
-            report = report_of_failure(each.path, each.delivery, reason, error)
-        else:
-            report = report_of_failure(each.path, None, reason, error)
-        if report.sop_class_uid is None and each.head is not None:
-            report = attrs.evolve(report, sop_class_uid=each.head.sop_class_uid, sop_instance_uid=each.head.sop_instance_uid)
+    def _settle_failure(self, each: Input, error: TrioDicomError | None) -> None:
+        if error is None:
+            each.attempts += each.delivery.attempts if each.delivery is not None else 0
+        report = report_of_failure(each.path, each.delivery, error)
+        if report.sop_class_uid is None:
+            uids = {"sop_class_uid": each.sop_class_uid or None, "sop_instance_uid": each.sop_instance_uid or None}
+            report = attrs.evolve(report, **uids)
         self._settle(each, report)
 
     def _settle(self, each: Input, report: InstanceReport) -> None:
@@ -234,38 +177,22 @@ class Transfer:
         each.delivery = None
         self._reports[each] = report
         self._report.write(report)
-        if self._display is not None:
-            self._display.settled(report, each.size)
+        self._display.settled(report, each.size)
 
 
-def _examine(each: Input) -> None:
-    try:
-        each.head = read_head(each.path)
-        each.kind = each.head.sop_class_uid, each.head.transfer_syntax_uid
-        each.size = os.stat(each.path).st_size
-    except InvalidObject as error:
-        each.invalid = error
-    except OSError:
-        pass  # gone since: opening it will say so
+class _Queue:
+    """The opened inputs in their order, of which the first stays until it is settled."""
 
+    def __init__(self, receive: trio.MemoryReceiveChannel[Input]) -> None:
+        self._receive = receive
+        self._head: Input | None = None
 
-async def _open_standard_input(each: Input) -> None:
-    try:
-        each.source = await open_source(sys.stdin.buffer)
-        each.kind = each.source.sop_class_uid, each.source.transfer_syntaxes[0]
-    except InvalidObject as error:
-        each.invalid = error
+    async def head(self) -> Input | None:
+        """The first; None if there are no more."""
+        if self._head is None:
+            with contextlib.suppress(trio.EndOfChannel):
+                self._head = await self._receive.receive()
+        return self._head
 
-
-def _by_contexts(inputs: list[Input]) -> Iterator[list[Input]]:
-    """The inputs in as few batches as their presentation contexts, of which an association has at most 128, allow."""
-    batch: list[Input] = []
-    kinds: set[tuple[str, str]] = set()
-    for each in sorted(inputs, key=lambda each: each.kind):
-        if each.kind not in kinds and len(contexts_of({*kinds, each.kind})) > MOST_CONTEXTS:
-            yield batch
-            batch, kinds = [], set()
-        batch.append(each)
-        kinds.add(each.kind)
-    if batch:
-        yield batch
+    def drop_head(self) -> None:
+        self._head = None

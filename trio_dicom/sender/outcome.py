@@ -100,17 +100,22 @@ def report_of_response(path: str | None, delivery: StoreDelivery, response: CSto
 
 
 def report_of_failure(
-    path: str | None, delivery: StoreDelivery | None, reason: str, error: BaseException
+    path: str | None, delivery: StoreDelivery | None, error: TrioDicomError | None
 ) -> InstanceReport:
-    """The report of an object that ended in an error, or in a cancellation; `delivery` is None if it was never begun."""
-    retry = error.retry if isinstance(error, TrioDicomError) else Retry.LATER
+    """The report of an object that was not answered: for an error, or, without one, for a cancellation.
+
+    `delivery` is None for an object that was never begun.
+    """
+    reason = str(error) if error is not None else "interrupted"
+    retry = error.retry if error is not None else Retry.LATER
     if delivery is None:
         outcome = _outcome_of_error(error, has_begun=False)
         return InstanceReport(path=path, outcome=outcome, reason=reason, retry=retry)
     source = delivery.source
+    has_begun = delivery.bytes_sent > 0
     return InstanceReport(
         path=path,
-        outcome=Outcome.IN_DOUBT if delivery.in_doubt else _outcome_of_error(error, has_begun=delivery.bytes_sent > 0),
+        outcome=Outcome.IN_DOUBT if delivery.in_doubt else _outcome_of_error(error, has_begun=has_begun),
         sop_class_uid=source.sop_class_uid if source is not None else None,
         sop_instance_uid=source.sop_instance_uid if source is not None else None,
         transfer_syntax_uid=delivery.transfer_syntax_uid,
@@ -121,7 +126,7 @@ def report_of_failure(
     )
 
 
-def _outcome_of_error(error: BaseException, *, has_begun: bool) -> Outcome:
+def _outcome_of_error(error: TrioDicomError | None, *, has_begun: bool) -> Outcome:
     if isinstance(error, NoPresentationContext | NoAcceptedContexts):
         return Outcome.NO_CONTEXT
     if isinstance(error, ObjectChanged) or (isinstance(error, ReadError) and has_begun):

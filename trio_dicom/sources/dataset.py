@@ -86,6 +86,7 @@ class _Encoded:
 
 def _encode(dataset: Dataset, pixels: PixelSource | None) -> _Encoded:
     shadow = _shadow(dataset)
+    _fetch_deferred(shadow)
     for tag in shadow.keys():  # noqa: SIM118
         if tag.group in (0x0000, 0x0002):
             raise InvalidObject(f"group {tag.group:04X} does not belong into a data set")
@@ -129,6 +130,7 @@ def _shadow(dataset: Dataset) -> Dataset:
 
     shadow = copy.copy(dataset)
     shadow._dict = dict(dataset._dict)
+    shadow._private_blocks = {}  # each refers to its data set
     for tag, element in shadow._dict.items():
         if isinstance(element, RawDataElement):
             continue
@@ -137,6 +139,18 @@ def _shadow(dataset: Dataset) -> Dataset:
             element._value = Sequence([_shadow(item) for item in element.value or ()])
         shadow._dict[tag] = element
     return shadow
+
+
+def _fetch_deferred(shadow: Dataset) -> None:
+    """Read the large values that pydicom left in the file (`dcmread(defer_size=...)`)."""
+    from pydicom.dataelem import RawDataElement
+
+    for tag, element in list(shadow._dict.items()):
+        if isinstance(element, RawDataElement) and element.value is None and element.length:
+            try:
+                shadow[tag]
+            except Exception as error:
+                raise ReadError(f"a value left in the file cannot be read: {type(error).__name__}") from error
 
 
 def _uid(dataset: Dataset, tag: int, name: str) -> str:
@@ -189,8 +203,6 @@ def _written(dataset: Dataset, transfer_syntax: str, character_set: Any = "iso88
     out.is_implicit_VR = transfer_syntax == IMPLICIT_VR_LITTLE_ENDIAN
     try:
         write_dataset(out, dataset, character_set)
-    except OSError as error:  # a value that was left in the file
-        raise ReadError(f"cannot be read: {type(error).__name__}", _WHERE) from error
     except Exception as error:
         # The text may quote a value: it stays in the chained exception.
         raise InvalidObject(f"the data set cannot be encoded: {type(error).__name__}") from error
