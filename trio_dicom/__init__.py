@@ -1,51 +1,106 @@
 # DICOM networking for trio. Everything public is a name of this package; what it does is told in the docs, not here.
+# Names are imported when they are first asked for: `trio-dicom --help` needs none of them, and no trio either.
+
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 from ._version import __version__
-from .association.association import Association
-from .association.requestor import connect_association, open_association, wrap_client_stream
-from .errors import (
-    AssociationAborted,
-    AssociationClosed,
-    AssociationError,
-    AssociationRejected,
-    AssociationTimeout,
-    ConnectFailed,
-    ConnectionLost,
-    DIMSEDecodeError,
-    IdentityNotConfirmed,
-    InternalError,
-    InvalidObject,
-    InvalidPDU,
-    InvalidResponse,
-    LocalProtocolError,
-    NoAcceptedContexts,
-    NoPresentationContext,
-    ObjectChanged,
-    OperationTimeout,
-    PeerLimitUnusable,
-    ProtocolViolation,
-    ReadError,
-    Retry,
-    StatusError,
-    TLSError,
-    TLSVerifyError,
-    TrioDicomError,
-    UnexpectedMessageID,
-    UnexpectedPDU,
-    UnrecognisedPDU,
-)
-from .peer import Peer
-from .protocol.command import Priority
-from .protocol.negotiation import PresentationContext
-from .protocol.status import Status, StatusCategory
-from .sender.outcome import InstanceReport, Outcome
-from .services.progress import TransferProgress, open_progress_channel
-from .services.send_file import send_file
-from .services.storage_scu import CStoreOptions, CStoreResponse, CStoreSCU
-from .services.verification import echo
-from .settings import AssociationSettings, Limits, Role, Timeouts, UserIdentity, UserIdentityType
-from .sources.contexts import contexts_for
-from .sources.pixels import ArrayPixelSource, PixelSource
+
+if TYPE_CHECKING:
+    from .association.association import Association
+    from .association.requestor import connect_association, open_association, wrap_client_stream
+    from .errors import (
+        AssociationAborted,
+        AssociationClosed,
+        AssociationError,
+        AssociationRejected,
+        AssociationTimeout,
+        ConnectFailed,
+        ConnectionLost,
+        DIMSEDecodeError,
+        IdentityNotConfirmed,
+        InternalError,
+        InvalidObject,
+        InvalidPDU,
+        InvalidResponse,
+        LocalProtocolError,
+        NoAcceptedContexts,
+        NoPresentationContext,
+        ObjectChanged,
+        OperationTimeout,
+        PeerLimitUnusable,
+        ProtocolViolation,
+        ReadError,
+        Retry,
+        StatusError,
+        TLSError,
+        TLSVerifyError,
+        TrioDicomError,
+        UnexpectedMessageID,
+        UnexpectedPDU,
+        UnrecognisedPDU,
+    )
+    from .peer import Peer
+    from .protocol.command import Priority
+    from .protocol.negotiation import PresentationContext
+    from .protocol.status import Status, StatusCategory
+    from .sender.outcome import InstanceReport, Outcome
+    from .services.progress import TransferProgress, open_progress_channel
+    from .services.send_file import send_file
+    from .services.storage_scu import CStoreOptions, CStoreResponse, CStoreSCU
+    from .services.verification import echo
+    from .settings import AssociationSettings, Limits, Role, Timeouts, UserIdentity, UserIdentityType
+    from .sources.contexts import contexts_for
+    from .sources.pixels import ArrayPixelSource, PixelSource
+
+_HOMES = {
+    ".association.association": ("Association",),
+    ".association.requestor": ("connect_association", "open_association", "wrap_client_stream"),
+    ".errors": (
+        "AssociationAborted",
+        "AssociationClosed",
+        "AssociationError",
+        "AssociationRejected",
+        "AssociationTimeout",
+        "ConnectFailed",
+        "ConnectionLost",
+        "DIMSEDecodeError",
+        "IdentityNotConfirmed",
+        "InternalError",
+        "InvalidObject",
+        "InvalidPDU",
+        "InvalidResponse",
+        "LocalProtocolError",
+        "NoAcceptedContexts",
+        "NoPresentationContext",
+        "ObjectChanged",
+        "OperationTimeout",
+        "PeerLimitUnusable",
+        "ProtocolViolation",
+        "ReadError",
+        "Retry",
+        "StatusError",
+        "TLSError",
+        "TLSVerifyError",
+        "TrioDicomError",
+        "UnexpectedMessageID",
+        "UnexpectedPDU",
+        "UnrecognisedPDU",
+    ),
+    ".peer": ("Peer",),
+    ".protocol.command": ("Priority",),
+    ".protocol.negotiation": ("PresentationContext",),
+    ".protocol.status": ("Status", "StatusCategory"),
+    ".sender.outcome": ("InstanceReport", "Outcome"),
+    ".services.progress": ("TransferProgress", "open_progress_channel"),
+    ".services.send_file": ("send_file",),
+    ".services.storage_scu": ("CStoreOptions", "CStoreResponse", "CStoreSCU"),
+    ".services.verification": ("echo",),
+    ".settings": ("AssociationSettings", "Limits", "Role", "Timeouts", "UserIdentity", "UserIdentityType"),
+    ".sources.contexts": ("contexts_for",),
+    ".sources.pixels": ("ArrayPixelSource", "PixelSource"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "ArrayPixelSource",
@@ -106,3 +161,16 @@ __all__ = [
     "send_file",
     "wrap_client_stream",
 ]
+
+
+def __getattr__(name: str) -> object:
+    try:
+        home = _HOME_OF[name]
+    except KeyError:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+    value = globals()[name] = getattr(import_module(home, __name__), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -415,7 +415,7 @@ async def test_fault107_an_error_while_it_is_encoded_anew(path, monkeypatch):
         assert caught.value.retry is Retry.LATER
 
 
-async def test_an_image_of_odd_length_encoded_anew(tmp_path):
+async def test_odd_values_keep_their_bytes_when_encoded_anew(tmp_path):
     odd_values = implicit(0x0010, 0x4000, b"odd") + implicit(0x0010, 0x21B0, b"odd")
     path = tmp_path / "odd.dcm"
     retired = struct.pack("<HHLL", 8, 0, 4, 0)

@@ -14,6 +14,7 @@ from ..peer import Peer, check_ae_title
 app = App(
     name="trio-dicom",
     version=__version__,
+    help_format="plaintext",
     help="DICOM networking: verify peers and send objects with C-STORE. PEER is AET@host:port, such as PACS@10.0.0.5:104.",
 )
 
