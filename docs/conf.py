@@ -21,7 +21,6 @@ default_role = "code"  # the docstrings' `names`
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
-autodoc_preserve_defaults = True
 
 # Without inventories of other projects only our own names can be looked up, and those must be found.
 nitpick_ignore_regex = [("py:.*", r"(?!trio_dicom\b).*")]

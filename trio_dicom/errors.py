@@ -17,10 +17,10 @@ import attrs
 class Retry(enum.Enum):
     """When the same work may be tried again."""
 
-    NEVER = "never"  # the same bytes will meet the same answer
-    LATER = "later"  # the cause is likely to pass
-    NEW_ASSOCIATION = "new_association"  # at once, but not on this association
-    AFTER_CONFIG = "after_config"  # somebody must change a setting first
+    NEVER = "never"  #: the same bytes will meet the same answer
+    LATER = "later"  #: the cause is likely to pass
+    NEW_ASSOCIATION = "new_association"  #: at once, but not on this association
+    AFTER_CONFIG = "after_config"  #: somebody must change a setting first
 
 
 def printable(text: str | bytes, limit: int = 64) -> str:
@@ -48,7 +48,7 @@ class InternalError(TrioDicomError):
 # --- before there is an association ---------------------------------------------------------------------------------
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, slots=False)
 class ConnectFailed(TrioDicomError):
     """No connection came about. `attempts` has each address that was tried with its `OSError`; nothing was sent."""
 
@@ -66,7 +66,7 @@ class ConnectFailed(TrioDicomError):
         return f"cannot connect to {self.peer} ({tried or 'no address'})"
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, slots=False)
 class TLSError(TrioDicomError):
     """The TLS handshake failed; no DICOM byte was sent, and plain TCP is never fallen back to."""
 
@@ -95,7 +95,7 @@ class AssociationError(TrioDicomError):
     retry = Retry.NEW_ASSOCIATION
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, slots=False)
 class AssociationTimeout(AssociationError):
     """Connecting, the TLS handshake or the association request took longer than its deadline."""
 
@@ -107,7 +107,7 @@ class AssociationTimeout(AssociationError):
         return f"{self.phase} took longer than {self.seconds:g} s"
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, slots=False)
 class AssociationRejected(AssociationError):
     """The peer answered A-ASSOCIATE-RJ (PS3.8 9.3.4). Values outside the standard's tables are kept as they came."""
 
@@ -127,11 +127,11 @@ class AssociationRejected(AssociationError):
         return f"the peer rejected the association {kind}: {why}"
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, slots=False)
 class NoAcceptedContexts(AssociationError):
     """The peer accepted the association, but none of its presentation contexts."""
 
-    rejected: tuple[tuple[str, int], ...] = ()  # (abstract syntax UID, result of PS3.8 table 9-18)
+    rejected: tuple[tuple[str, int], ...] = ()  #: (abstract syntax UID, result of PS3.8 table 9-18)
     retry = Retry.NEVER
 
     def __str__(self) -> str:
@@ -139,7 +139,7 @@ class NoAcceptedContexts(AssociationError):
         return f"the peer accepted none of the presentation contexts: {listed}"
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, slots=False)
 class PeerLimitUnusable(AssociationError):
     """The peer's maximum PDU length leaves no room for a single byte of data."""
 
@@ -157,10 +157,10 @@ class IdentityNotConfirmed(AssociationError):
 
 
 class AssociationClosed(AssociationError):
-    """The association was released or closed before this call; nothing was sent."""
+    """The association was released or closed, by us or by the peer; `in_doubt` is True if a response was still awaited."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, slots=False)
 class AssociationAborted(AssociationError):
     """The association was aborted: by the peer's A-ABORT (PS3.8 9.3.8), or by us, `by_peer` being False."""
 
@@ -174,7 +174,7 @@ class AssociationAborted(AssociationError):
         return f"{who} (source {self.source}, reason {self.reason}){': ' if self.detail else ''}{self.detail}"
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, slots=False)
 class ConnectionLost(AssociationError):
     """The transport connection ended without release or abort."""
 
@@ -184,19 +184,22 @@ class ConnectionLost(AssociationError):
         return self.detail
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, slots=False)
 class OperationTimeout(AssociationError):
     """An operation made no progress within its timeout, or exceeded its maximum duration; the association was aborted."""
 
     phase: str
     seconds: float
     bytes_sent: int
+    in_all: bool = False  # it was the maximum duration
 
     def __str__(self) -> str:
+        if self.in_all:
+            return f"more than {self.seconds:g} s in all, the last {self.phase}, after {self.bytes_sent} bytes of the data set"
         return f"no progress for {self.seconds:g} s while {self.phase}, after {self.bytes_sent} bytes of the data set"
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, slots=False)
 class ProtocolViolation(AssociationError):
     """The peer broke the protocol. `abort_source` and `abort_reason` are those of the A-ABORT that answers it."""
 
@@ -235,7 +238,7 @@ class UnexpectedMessageID(InvalidResponse):
 # --- what was to be sent --------------------------------------------------------------------------------------------
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, slots=False)
 class InvalidObject(TrioDicomError):
     """The input is no DICOM object that can be sent: what is wrong, and where (a path, an offset, a tag)."""
 
@@ -247,27 +250,27 @@ class InvalidObject(TrioDicomError):
 
 
 class ObjectChanged(InvalidObject):
-    """The input grew, shrank or was replaced while it was being sent; the association was aborted."""
+    """The input grew, shrank or was replaced. If a part of it had gone out, the association was aborted."""
 
 
 class ReadError(InvalidObject):
     """The input could not be opened or read; the `OSError`, or the error of the caller's source, is chained."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, slots=False)
 class NoPresentationContext(TrioDicomError):
     """No presentation context was accepted in which this object can be sent unharmed; nothing was sent."""
 
     sop_class_uid: str
     transfer_syntax_uid: str
-    accepted: tuple[str, ...] = ()  # transfer syntax UIDs accepted for the SOP class
+    accepted: tuple[str, ...] = ()  #: transfer syntax UIDs accepted for the SOP class
 
     def __str__(self) -> str:
         have = f"accepted for it: {', '.join(self.accepted)}" if self.accepted else "the SOP class was not accepted"
         return f"no presentation context for SOP class {self.sop_class_uid} in transfer syntax {self.transfer_syntax_uid}; {have}"
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, slots=False)
 class StatusError(TrioDicomError):
     """`raise_for_status()` met a response that is a failure; it is in `response`."""
 

@@ -18,6 +18,11 @@ def check_ae_title(title: str) -> str:
     return title
 
 
+def _host(instance: object, attribute: attrs.Attribute[str], value: str) -> None:
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"not a host name or address: {value!r}")
+
+
 def _port(instance: object, attribute: attrs.Attribute[int], value: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 65535:
         raise ValueError(f"not a port (1 to 65535): {value!r}")
@@ -28,7 +33,7 @@ class Peer:
     """An application entity title with the host and TCP port where it accepts associations."""
 
     ae_title: str = attrs.field(validator=_ae_title)
-    host: str = attrs.field(validator=[attrs.validators.instance_of(str), attrs.validators.min_len(1)])
+    host: str = attrs.field(validator=_host)
     port: int = attrs.field(validator=_port)
 
     @classmethod

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import attrs
 
 from .peer import check_ae_title
 from .uids import is_valid_uid
+
+Value = TypeVar("Value")
 
 
 def _seconds(instance: object, attribute: attrs.Attribute[float], value: float) -> None:
@@ -18,7 +21,8 @@ def _seconds(instance: object, attribute: attrs.Attribute[float], value: float) 
 
 def _at_least(least: int, most: int | None = None) -> Callable[[object, attrs.Attribute[int], int], None]:
     def check(instance: object, attribute: attrs.Attribute[int], value: int) -> None:
-        if not isinstance(value, int) or isinstance(value, bool) or value < least or (most is not None and value > most):
+        is_whole = isinstance(value, int) and not isinstance(value, bool)
+        if not is_whole or value < least or (most is not None and value > most):
             bounds = f"at least {least}" if most is None else f"{least} to {most}"
             raise ValueError(f"{attribute.name} must be a whole number, {bounds}, not {value!r}")
 
@@ -29,29 +33,29 @@ def _at_least(least: int, most: int | None = None) -> Callable[[object, attrs.At
 class Timeouts:
     """Deadlines in seconds; `math.inf` switches one off. Each is absolute: a dripping peer does not extend it."""
 
-    connect: float = attrs.field(default=10.0, validator=_seconds)  # name look-up and TCP, all addresses together
+    connect: float = attrs.field(default=10.0, validator=_seconds)  #: name look-up and TCP, all addresses together
     tls_handshake: float = attrs.field(default=10.0, validator=_seconds)
-    association: float = attrs.field(default=30.0, validator=_seconds)  # A-ASSOCIATE-RQ to its answer
-    response: float = attrs.field(default=30.0, validator=_seconds)  # a response whose caller was cancelled; an echo
-    pdu: float = attrs.field(default=30.0, validator=_seconds)  # first to last byte of a PDU that is coming in
-    release: float = attrs.field(default=10.0, validator=_seconds)  # the whole of A-RELEASE
-    artim: float = attrs.field(default=10.0, validator=_seconds)  # acceptor: connection to A-ASSOCIATE-RQ
-    abort_grace: float = attrs.field(default=1.0, validator=_seconds)  # to finish the PDUs in hand before an A-ABORT
-    abort_linger: float = attrs.field(default=1.0, validator=_seconds)  # A-ABORT to the close of the transport
+    association: float = attrs.field(default=30.0, validator=_seconds)  #: A-ASSOCIATE-RQ to its answer
+    response: float = attrs.field(default=30.0, validator=_seconds)  #: an echo without a timeout of its own
+    pdu: float = attrs.field(default=30.0, validator=_seconds)  #: first to last byte of a PDU that is coming in
+    release: float = attrs.field(default=10.0, validator=_seconds)  #: operations in flight, then A-RELEASE
+    artim: float = attrs.field(default=10.0, validator=_seconds)  #: acceptor: connection to A-ASSOCIATE-RQ
+    abort_grace: float = attrs.field(default=1.0, validator=_seconds)  #: to finish the PDUs in hand before an A-ABORT
+    abort_linger: float = attrs.field(default=1.0, validator=_seconds)  #: A-ABORT to the close of the transport
 
 
 @attrs.frozen(kw_only=True)
 class Limits:
     """Bounds on what a peer may make this side hold in memory; each is checked before anything is allocated."""
 
-    pdu_length: int = attrs.field(default=1 << 20, validator=_at_least(4096))  # any PDU, from its 6-byte header
+    pdu_length: int = attrs.field(default=1 << 20, validator=_at_least(4096))  #: any PDU, from its 6-byte header
     user_items: int = attrs.field(default=256, validator=_at_least(1))
-    transfer_syntaxes: int = attrs.field(default=128, validator=_at_least(1))  # in one presentation context
-    command_set: int = attrs.field(default=16 << 10, validator=_at_least(256))  # bytes
+    transfer_syntaxes: int = attrs.field(default=128, validator=_at_least(1))  #: in one presentation context
+    command_set: int = attrs.field(default=16 << 10, validator=_at_least(256))  #: bytes
     command_fragments: int = attrs.field(default=256, validator=_at_least(1))
-    empty_pdvs: int = attrs.field(default=64, validator=_at_least(0))  # in a row
-    response_data_set: int = attrs.field(default=1 << 20, validator=_at_least(0))  # bytes discarded after a response
-    operations_window: int = attrs.field(default=64, validator=_at_least(1))  # our cap where the peer's is unlimited
+    empty_pdvs: int = attrs.field(default=64, validator=_at_least(0))  #: in a row
+    response_data_set: int = attrs.field(default=1 << 20, validator=_at_least(0))  #: bytes discarded after a response
+    operations_window: int = attrs.field(default=64, validator=_at_least(1))  #: our cap where the peer's is unlimited
 
 
 @attrs.frozen(kw_only=True)
@@ -79,10 +83,10 @@ class UserIdentity:
     type: UserIdentityType = attrs.field(converter=UserIdentityType)
     primary: bytes = attrs.field(repr=False, validator=attrs.validators.instance_of(bytes))
     secondary: bytes = attrs.field(default=b"", repr=False, validator=attrs.validators.instance_of(bytes))
-    positive_response: bool = False  # ask the peer to confirm; without its confirmation the association is aborted
+    positive_response: bool = False  #: ask the peer to confirm; without its confirmation the association is aborted
 
 
-def _uids(instance: object, attribute: attrs.Attribute[object], value: Mapping[str, object]) -> None:
+def _uids(instance: object, attribute: attrs.Attribute[Mapping[str, Value]], value: Mapping[str, Value]) -> None:
     for uid in value:
         if not is_valid_uid(uid):
             raise ValueError(f"{attribute.name}: not a UID: {uid!r}")

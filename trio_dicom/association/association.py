@@ -17,7 +17,6 @@ import copy
 import logging
 import math
 
-import attrs
 import trio
 
 from ..errors import (
@@ -29,7 +28,6 @@ from ..errors import (
     InternalError,
     InvalidResponse,
     NoPresentationContext,
-    OperationTimeout,
     ProtocolViolation,
     UnexpectedMessageID,
     UnexpectedPDU,
@@ -59,6 +57,9 @@ class Association:
     Made by `open_association`, `connect_association` or `wrap_client_stream`. Any number of tasks may use it: messages
     are written whole, one after another in the order of the calls, and as many requests wait for their responses together as
     the asynchronous operations window allows.
+
+    `peer` is the `Peer` (None over a stream of the caller's), `settings` are the `AssociationSettings`, `negotiated` is what the
+    two sides agreed on.
     """
 
     def __init__(
@@ -74,10 +75,11 @@ class Association:
         self.negotiated = negotiated
         self._transport = transport
         self._machine = machine
+        self._contexts: dict[tuple[str, tuple[str, ...]], AcceptedContext] = {}  # found before
         self._assembler = MessageAssembler(settings.limits)
         self._pool = BufferPool()
         self._writer = Writer(transport, self._pool)
-        self._send_pdu_length = min(negotiated.peer_max_pdu_length or math.inf, settings.send_pdu_length)
+        self._send_pdu_length = min(negotiated.peer_max_pdu_length or settings.send_pdu_length, settings.send_pdu_length)
         self._turn = trio.StrictFIFOLock()
         self._window = trio.Semaphore(negotiated.operations_window)
         self._operations: set[Operation] = set()  # somebody waits for them
@@ -92,7 +94,7 @@ class Association:
         self._ended_at = math.inf
         self._is_closing = False
         self._idle = trio.Event()
-        self._released = trio.Event()
+        self._ended = trio.Event()
         self._closed = trio.Event()
 
     # --- what users see -----------------------------------------------------------------------------------------------
@@ -112,6 +114,12 @@ class Association:
 
         Raises `NoPresentationContext`.
         """
+        wanted = abstract_syntax, transfer_syntaxes
+        if wanted not in self._contexts:
+            self._contexts[wanted] = self._find_context(*wanted)
+        return self._contexts[wanted]
+
+    def _find_context(self, abstract_syntax: str, transfer_syntaxes: tuple[str, ...]) -> AcceptedContext:
         contexts = [each for each in self.negotiated.contexts_for(abstract_syntax) if each.as_scu]
         if transfer_syntaxes == ANY_TRANSFER_SYNTAX and contexts:
             return contexts[0]
@@ -148,8 +156,8 @@ class Association:
                 if scope.cancelled_caught and self._failure is None:
                     log.warning("the peer did not answer the release within %g s", self.settings.timeouts.release)
         finally:
-            # Released, this only closes; in any other state the peer is told by an A-ABORT.
-            self._end(AssociationClosed("the association was closed"), abort=not self._released.is_set())
+            # Once released, it has ended; in any other state the peer is told by an A-ABORT.
+            self._end(AssociationClosed("the association was closed"), abort=True)
             await self._wait_closed_shielded()
 
     async def abort(self) -> None:
@@ -188,20 +196,20 @@ class Association:
                     operation.phase = "opening the data set"
                     operation.request = await operation.prepare()
                     await self._take_slot(operation)
+                    await trio.lowlevel.checkpoint_if_cancelled()  # the last moment at which nothing has happened
                     await self._send(operation)
                 finally:
                     self._turn.release()
                 await operation.settled.wait()
-            except BaseException:
-                self._leave(operation)
+            except BaseException as error:
+                is_overdue = operation.scope.cancel_called and not isinstance(error, Exception)
+                self._leave(operation, is_overdue=is_overdue)
                 raise
             finally:
                 self._operations.discard(operation)
+                self._check_idle()
         if operation.delivery is Delivery.ANSWERED and operation.response is not None:
             return operation.response
-        if self._failure is None:
-            phase, sent = operation.phase, operation.bytes_sent
-            self._end(OperationTimeout(phase, operation.timeout, sent), abort=True)
         raise self._failure_of(operation)
 
     async def _take_turn(self) -> None:
@@ -232,8 +240,8 @@ class Association:
     async def _send(self, operation: Operation) -> None:
         request, limit = operation.request, self._send_pdu_length
         context_id = request.context.context_id
-        command = encode_command(attrs.evolve(request.command, message_id=operation.message_id))
-        buffers = fragment(command, context_id, limit, is_command=True, is_last=True)
+        operation.command = command = request.command(operation.message_id)
+        buffers = fragment(encode_command(command), context_id, limit, is_command=True, is_last=True)
         if request.data_set is None:
             await self._queue(operation, Batch(buffers, operation, is_last=True))
             return
@@ -245,12 +253,12 @@ class Association:
             try:
                 operation.phase = "reading the data set"
                 count, is_last = await request.data_set.read_into(lent[:room])
+                buffers += fragment(lent[:count], context_id, limit, is_command=False, is_last=is_last)
+                operation.phase = "writing"
+                await self._queue(operation, Batch(buffers, operation, count, is_last, lent))
             except BaseException:
                 self._pool.forget()
                 raise
-            buffers += fragment(lent[:count], context_id, limit, is_command=False, is_last=is_last)
-            operation.phase = "writing"
-            await self._queue(operation, Batch(buffers, operation, count, is_last, lent))
             buffers = []
 
     async def _queue(self, operation: Operation, batch: Batch) -> None:
@@ -258,19 +266,21 @@ class Association:
         await self._writer.queue(batch)
         operation.advance(Delivery.ALL_QUEUED if batch.is_last else Delivery.PARTLY_SENT)
 
-    def _leave(self, operation: Operation) -> None:
+    def _leave(self, operation: Operation, *, is_overdue: bool) -> None:
         """The caller goes, by an error or cancelled, and the operation is not settled."""
         if self._failure is not None or operation.delivery is Delivery.ANSWERED:
             return
-        if operation.delivery is Delivery.NOTHING_SENT:
+        if is_overdue:
+            self._end(operation.timed_out(), abort=True)
+        elif operation.delivery is Delivery.NOTHING_SENT:
             if self._in_flight.pop(operation.message_id, None) is not None:
                 self._window.release()
-                self._check_idle()
         elif operation.delivery is Delivery.PARTLY_SENT:
             detail = "an operation ended in the middle of its message"
             self._end(AssociationAborted(0, 0, by_peer=False, detail=detail), abort=True)
         else:
             operation.is_left = True
+            operation.timeout = self.settings.timeouts.response
             operation.touch()
             self._watch_scope.deadline = min(self._watch_scope.deadline, operation.scope.deadline)
 
@@ -281,7 +291,7 @@ class Association:
             left = [each for each in self._in_flight.values() if each.is_left]
             overdue = next((each for each in left if each.scope.deadline <= now), None)
             if overdue is not None:
-                self._end(OperationTimeout(overdue.phase, overdue.timeout, overdue.bytes_sent), abort=True)
+                self._end(overdue.timed_out(), abort=True)
             with trio.CancelScope() as self._watch_scope:
                 self._watch_scope.deadline = min((each.scope.deadline for each in left), default=math.inf)
                 await trio.sleep_forever()
@@ -327,15 +337,17 @@ class Association:
 
     async def _say_farewell_and_close(self) -> None:
         timeouts = self.settings.timeouts
-        with trio.CancelScope(deadline=self._ended_at + timeouts.abort_linger, shield=True):
-            try:
-                with contextlib.suppress(ConnectionLost):
-                    if self._farewell:
-                        await self._writer.finish(self._farewell, timeouts, self._ended_at)
-            finally:
-                with contextlib.suppress(ConnectionLost):
-                    await self._transport.aclose()
-        self._closed.set()
+        try:
+            with trio.CancelScope(deadline=self._ended_at + timeouts.abort_linger, shield=True):
+                try:
+                    with contextlib.suppress(ConnectionLost):
+                        if self._farewell:
+                            await self._writer.finish(self._farewell, timeouts, self._ended_at)
+                finally:
+                    with contextlib.suppress(ConnectionLost):
+                        await self._transport.aclose()
+        finally:
+            self._closed.set()
 
     async def _wait_closed_shielded(self) -> None:
         limit = 2 * max(self.settings.timeouts.abort_linger, self.settings.timeouts.abort_grace)
@@ -356,7 +368,7 @@ class Association:
         for operation in self._operations:
             operation.scope.cancel()
         self._idle.set()
-        self._released.set()
+        self._ended.set()
         self._scope.cancel()
 
     async def _write(self) -> None:
@@ -389,13 +401,18 @@ class Association:
         """Handle all that has come in; False if nothing more will."""
         while (event := self._machine.next_event()) is not None:
             self._handle(event)
+            self._read_scope.deadline = math.inf  # the next PDU has its own
             if isinstance(event, ConnectionClosed):
                 return False
         return True
 
     def _handle(self, event: PDU | ConnectionClosed) -> None:
         if isinstance(event, PDataTF):
+            if self._machine.state is State.STA7:
+                return  # AR-6; all of ours was answered before the release was asked for: this is nobody's
             for pdv in event.pdvs:
+                if pdv.context_id not in self.negotiated.accepted:
+                    raise UnexpectedPDU(f"a PDV on presentation context {pdv.context_id}, which was not accepted", 2, 5)
                 item = self._assembler.receive(pdv)
                 if isinstance(item, CommandReceived):
                     self._receive_command(item)
@@ -404,9 +421,10 @@ class Association:
         elif isinstance(event, Abort):
             self._end(AssociationAborted(event.source, event.reason), abort=False)
         elif isinstance(event, ReleaseRP):
-            if self._machine.state is State.STA12:  # a collision, and we are the acceptor: the peer's answer came first
-                self._farewell = self._machine.send(ReleaseRP())
-            self._released.set()
+            # Sta12: a collision, and we are the acceptor: the peer's answer came first.
+            farewell = self._machine.send(ReleaseRP()) if self._machine.state is State.STA12 else []
+            self._end(AssociationClosed("the association was released"), abort=False)
+            self._farewell = farewell
         elif isinstance(event, ReleaseRQ):
             if self._machine.state is State.STA9:  # a collision, and we are the requestor: ours goes first
                 self._writer.queue_nowait(Batch(self._machine.send(ReleaseRP())))
@@ -434,10 +452,10 @@ class Association:
             wanted = operation.response_type.__name__
             raise InvalidResponse(f"a {type(response).__name__} where a {wanted} was awaited", 0, 0)
         if context_id != operation.request.context.context_id:
-            raise InvalidResponse("a response in another presentation context than its request", 0, 0)
+            raise InvalidResponse("a response in another presentation context than its request", 2, 5)
         for field in ("affected_sop_class_uid", "affected_sop_instance_uid"):
             answered = getattr(response, field, None)
-            if answered and answered != getattr(operation.request.command, field, None):
+            if answered and answered != getattr(operation.command, field, None):
                 raise InvalidResponse(f"a response whose {field} is not that of its request", 0, 0)
         operation.check(response)
         if not operation.may_be_answered and not Status(response.status).is_failure:  # type: ignore[union-attr]
@@ -468,18 +486,20 @@ class Association:
     # --- release ------------------------------------------------------------------------------------------------------
 
     async def _release(self) -> None:
-        if self._in_flight or self._operations:
+        while self._failure is None and (self._in_flight or self._operations):
+            self._idle = trio.Event()
             await self._idle.wait()
-        await self._writer.queue(Batch(self._machine.send(ReleaseRQ())))
-        await self._released.wait()
+        if self._failure is None:
+            await self._writer.queue(Batch(self._machine.send(ReleaseRQ())))
+            await self._ended.wait()
 
     def _check_idle(self) -> None:
-        if self._is_closing and not self._in_flight:
+        if self._is_closing and not self._in_flight and not self._operations:
             self._idle.set()
 
     def _answer_release(self) -> None:
         """The peer releases (AR-2): answered, unless one of our messages is not whole, which only an abort can end."""
-        if any(each.delivery is Delivery.PARTLY_SENT for each in self._in_flight.values()):
+        if any(each.would_be_cut for each in self._in_flight.values()):
             detail = "the peer asked for release in the middle of a message"
             self._end(AssociationAborted(0, 0, by_peer=False, detail=detail), abort=True)
         else:
@@ -496,7 +516,7 @@ class _Echo(Operation):
         self._context = context
 
     async def prepare(self) -> Request:
-        return Request(self._context, CEchoRQ(message_id=0, affected_sop_class_uid=VERIFICATION))
+        return Request(self._context, lambda message_id: CEchoRQ(message_id, VERIFICATION))
 
     def check(self, response: Command) -> None:
         status = Status(response.status)  # type: ignore[union-attr]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import abc
 import enum
 import math
+from collections.abc import Callable
 from typing import Protocol
 
 import attrs
 import trio
 
-from ..errors import LocalProtocolError
+from ..errors import LocalProtocolError, OperationTimeout
 from ..protocol.command import Command
 from ..protocol.negotiation import AcceptedContext
 from .transport import Buffer, WriteProgress
@@ -34,10 +35,10 @@ class DataSetSource(Protocol):
 
 @attrs.frozen
 class Request:
-    """What goes out: the command, its message ID still to be given, on a presentation context."""
+    """What goes out: a command, made when its message ID is known, and its data set, on a presentation context."""
 
     context: AcceptedContext
-    command: Command
+    command: Callable[[int], Command]
     data_set: DataSetSource | None = None
 
 
@@ -49,6 +50,7 @@ class Operation(abc.ABC):
     def __init__(self, *, timeout: float, max_duration: float = math.inf) -> None:
         self.timeout = timeout  # seconds without progress
         self.message_id = 0
+        self.command: Command | None = None  # as sent
         self.delivery = Delivery.NOTHING_SENT
         self.phase = "waiting for its turn"
         self.bytes_sent = 0  # of the data set, taken by the transport
@@ -92,6 +94,11 @@ class Operation(abc.ABC):
         )
 
     @property
+    def would_be_cut(self) -> bool:
+        """True while the message has begun, and would not be whole if nothing more were queued or taken."""
+        return self.delivery in (Delivery.PARTLY_SENT, Delivery.ALL_QUEUED) and not self.is_last_batch_in_hand
+
+    @property
     def may_be_answered(self) -> bool:
         """True once the last PDV is with the transport."""
         return self.delivery is Delivery.HANDED_OVER or self.is_last_piece_out
@@ -108,6 +115,11 @@ class Operation(abc.ABC):
     def touch(self) -> None:
         """Progress was made."""
         self.scope.deadline = min(trio.current_time() + self.timeout, self._last_moment)
+
+    def timed_out(self) -> OperationTimeout:
+        """What to say of it now that its deadline has passed."""
+        in_all = trio.current_time() >= self._last_moment
+        return OperationTimeout(self.phase, self._max_duration if in_all else self.timeout, self.bytes_sent, in_all)
 
     def advance(self, delivery: Delivery) -> None:
         """The message has come as far as `delivery`."""

@@ -190,12 +190,23 @@ async def _hang_up(
             if machine.state in (State.STA5, State.STA6, State.STA13) and await transport.finish():
                 farewell = _farewell(machine, failure)
                 await transport.write(farewell, Batch(farewell))
-                await transport.drain()
-        except ConnectionLost:
+                if isinstance(failure, NoAcceptedContexts | PeerLimitUnusable):
+                    await _wait_released(transport, machine)
+                else:
+                    await transport.drain()
+        except (ConnectionLost, ProtocolViolation):
             pass
         finally:
             with suppress(ConnectionLost):
                 await transport.aclose()
+
+
+async def _wait_released(transport: Transport, machine: UpperLayer) -> None:
+    """Wait for the answer to the release, after which it is ours to close (AR-3)."""
+    while not machine.must_close:
+        machine.receive_data(await transport.read())
+        while machine.next_event() is not None:
+            pass
 
 
 def _farewell(machine: UpperLayer, failure: BaseException) -> list[Buffer]:

@@ -13,7 +13,6 @@ import os
 import socket
 import ssl
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 
 import trio
 
@@ -23,7 +22,7 @@ from ..settings import Timeouts
 
 Buffer = bytes | bytearray | memoryview
 
-READ_SIZE = 1 << 18
+READ_SIZE = 1 << 16  # below what malloc maps anew each time
 JOIN_SIZE = 1 << 18  # SSLStream encrypts all that it is given before its first await
 GATHER_MOST = 1024  # IOV_MAX of Linux, macOS and the BSDs
 KEEP_ALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}  # s, s, probes
@@ -68,27 +67,20 @@ class Transport(abc.ABC):
             pass
 
 
-@contextmanager
-def _connection_errors() -> Iterator[None]:
-    try:
-        yield
-    except trio.ClosedResourceError as error:
-        raise ConnectionLost("the connection was closed on this side") from error
-    except trio.BrokenResourceError as error:
-        cause = error.__cause__
-        raise ConnectionLost(_loss(cause) if isinstance(cause, OSError) else "the connection broke") from error
-    except (OSError, ValueError) as error:  # ValueError: the descriptor is gone
-        raise ConnectionLost(_loss(error)) from error
+_LOSSES = (trio.ClosedResourceError, trio.BrokenResourceError, OSError, ValueError)  # ValueError: no descriptor left
 
 
-def _loss(error: BaseException | None) -> str:
-    if isinstance(error, ssl.SSLEOFError):
-        return "the peer closed the connection without a TLS close_notify"
-    if isinstance(error, ssl.SSLError):
-        return f"TLS failed: {error.reason or 'unknown reason'}"
-    if isinstance(error, OSError) and error.errno:
-        return f"the connection was lost: {os.strerror(error.errno)}"
-    return "the connection was lost"
+def _lost(error: BaseException) -> ConnectionLost:
+    if isinstance(error, trio.ClosedResourceError):
+        return ConnectionLost("the connection was closed on this side")
+    cause = error.__cause__ if isinstance(error, trio.BrokenResourceError) else error
+    if isinstance(cause, ssl.SSLEOFError):
+        return ConnectionLost("the peer closed the connection without a TLS close_notify")
+    if isinstance(cause, ssl.SSLError):
+        return ConnectionLost(f"TLS failed: {cause.reason or 'unknown reason'}")
+    if isinstance(cause, OSError) and cause.errno:
+        return ConnectionLost(f"the connection was lost: {os.strerror(cause.errno)}")
+    return ConnectionLost("the connection was lost")
 
 
 class SocketTransport(Transport):
@@ -104,15 +96,16 @@ class SocketTransport(Transport):
             _tune(stream)
 
     async def read(self) -> bytes:
-        with _connection_errors():
-            while True:
+        while True:
+            try:
                 if self._quickack is not None:  # Linux forgets it; without it a peer with Nagle on answers in 44 ms
                     self._stream.setsockopt(socket.IPPROTO_TCP, self._quickack, 1)
                 await trio.lowlevel.wait_readable(self._fd)
-                try:
-                    return os.read(self._fd, READ_SIZE)
-                except BlockingIOError:
-                    continue
+                return os.read(self._fd, READ_SIZE)
+            except BlockingIOError:
+                continue
+            except _LOSSES as error:
+                raise _lost(error) from error
 
     async def write(self, buffers: Sequence[Buffer], progress: WriteProgress) -> None:
         self._left, self._progress = list(buffers), progress
@@ -125,20 +118,27 @@ class SocketTransport(Transport):
     async def _write_left(self) -> None:
         left = self._left
         size = sum(map(len, left))
-        with _connection_errors():
-            while left:
-                try:
-                    sent = os.writev(self._fd, left if len(left) <= GATHER_MOST else left[:GATHER_MOST])
-                except BlockingIOError:
-                    await trio.lowlevel.wait_writable(self._fd)
-                    continue
-                size -= sent
-                if size:
-                    _drop(left, sent)
-                else:
-                    left.clear()
-                if self._progress is not None:
-                    self._progress.bytes_accepted()
+        while left:
+            try:
+                sent = os.writev(self._fd, left if len(left) <= GATHER_MOST else left[:GATHER_MOST])
+            except BlockingIOError:
+                await self._writable()
+                continue
+            except _LOSSES as error:
+                raise _lost(error) from error
+            size -= sent
+            if size:
+                _drop(left, sent)
+            else:
+                left.clear()
+            if self._progress is not None:
+                self._progress.bytes_accepted()
+
+    async def _writable(self) -> None:
+        try:
+            await trio.lowlevel.wait_writable(self._fd)
+        except _LOSSES as error:
+            raise _lost(error) from error
 
     async def aclose(self) -> None:
         await self._stream.aclose()
@@ -165,18 +165,22 @@ class StreamTransport(Transport):
         self._broken = False
 
     async def read(self) -> bytes:
-        with _connection_errors():
+        try:
             return bytes(await self._stream.receive_some(READ_SIZE))
+        except _LOSSES as error:
+            raise _lost(error) from error
 
     async def write(self, buffers: Sequence[Buffer], progress: WriteProgress) -> None:
         pieces = list(_joined(buffers))
         self._broken = True  # until all of it is out: a stream cannot tell how far a cancelled send_all came
-        with _connection_errors():
+        try:
             for number, piece in enumerate(pieces, 1):
                 if number == len(pieces):
                     progress.last_piece()
                 await self._stream.send_all(piece)
                 progress.bytes_accepted()
+        except _LOSSES as error:
+            raise _lost(error) from error
         self._broken = False
 
     async def finish(self) -> bool:
@@ -186,8 +190,10 @@ class StreamTransport(Transport):
         if self._broken:
             await trio.aclose_forcefully(self._stream)
         else:
-            with _connection_errors():
+            try:
                 await self._stream.aclose()
+            except _LOSSES as error:
+                raise _lost(error) from error
 
 
 def _joined(buffers: Sequence[Buffer]) -> Iterator[bytes]:

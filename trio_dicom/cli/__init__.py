@@ -1,4 +1,4 @@
-# The command line. This module and `app` are all that `--help` needs: a command imports what it works with when it runs.
+# The command line. This module and `app` are all that `--help` needs: a command imports what it works with as it runs.
 
 import sys
 
@@ -6,9 +6,9 @@ import sys
 def main() -> None:
     """`trio-dicom`, and `python -m trio_dicom`."""
     try:
-        from .app import app
+        from .app import run
     except ImportError as error:
-        if error.name not in ("cyclopts", "rich"):
+        if (error.name or "").partition(".")[0] not in ("cyclopts", "rich"):
             raise
-        sys.exit(f"The command line needs the package {error.name}: pip install 'trio-dicom[cli]'")
-    app()
+        sys.exit(f"trio-dicom: the command line needs the package {error.name}: pip install 'trio-dicom[cli]'")
+    sys.exit(run())

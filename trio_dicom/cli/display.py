@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import collections
+import os
+import sys
 import time
 from types import TracebackType
 from typing import Self
@@ -16,15 +18,38 @@ from ..errors import printable
 from ..sender.outcome import InstanceReport, Outcome
 from ..services.progress import TransferProgress
 
+WIDTH = 160  # columns, where nobody reads them on a screen
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Nobody reads on (`| head`), which is no reason to end; nor may Python complain when it flushes at its exit."""
+        self.quiet = True
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), self.file.fileno())
+
+
+def console(*, stderr: bool = False, quiet: bool = False) -> Console:
+    """For a stream that gets no colours and no cursor control unless it is a terminal, whatever FORCE_COLOR says."""
+    stream = sys.stderr if stderr else sys.stdout
+    is_terminal = stream.isatty()
+    return _Console(
+        stderr=stderr,
+        quiet=quiet,
+        force_terminal=is_terminal,
+        width=None if is_terminal else WIDTH,
+        highlight=False,
+        soft_wrap=True,
+    )
+
 
 class Display:
     """Shows how a transfer goes on; a context manager."""
 
-    def __init__(self, total_objects: int, *, quiet: bool = False) -> None:
-        self.stored = 0
-        self._console = Console(quiet=quiet, highlight=False, soft_wrap=True)
-        self._errors = Console(stderr=True, highlight=False, soft_wrap=True)
-        self._total_objects = total_objects
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._console = console(quiet=quiet)
+        self._errors = console(stderr=True)
+        self._total_objects = 0
         self._counts: collections.Counter[Outcome] = collections.Counter()
         self._settled_bytes = 0
         self._stored_bytes = 0
@@ -42,9 +67,10 @@ class Display:
         self._task = self._progress.add_task(self._description(), total=None)
         self.channel = _DisplayChannel(self) if is_live else None
 
-    def expect(self, total_bytes: int) -> None:
-        """The files to be sent have so many bytes."""
-        self._progress.update(self._task, total=total_bytes)
+    def expect(self, total_objects: int, total_bytes: int) -> None:
+        """There are so many inputs, of so many bytes together."""
+        self._total_objects = total_objects
+        self._progress.update(self._task, total=total_bytes, description=self._description())
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -59,16 +85,15 @@ class Display:
         """So many bytes of the object that is on its way have gone out."""
         self._progress.update(self._task, completed=self._settled_bytes + bytes_of_current)
 
-    def settled(self, report: InstanceReport, size: int) -> None:
-        """An input of `size` bytes has come to its end."""
+    def settled(self, report: InstanceReport, size: int, *, is_news: bool = True) -> None:
+        """An input of `size` bytes has come to its end. If that is news, one that was not stored gets a line."""
         self._counts[report.outcome] += 1
         self._settled_bytes += size
         if report.outcome.is_stored:
-            self.stored += 1
             self._stored_bytes += report.bytes_sent
         if self.channel is not None:
             self._progress.update(self._task, completed=self._settled_bytes, description=self._description())
-        if report.outcome is not Outcome.STORED:
+        if is_news and report.outcome is not Outcome.STORED:
             name = printable(report.path or "-", 400)
             self.say(f"{report.outcome.value.replace('_', ' ')}: {name}: {report.reason}")
 
@@ -76,13 +101,13 @@ class Display:
         """A line of its own, on standard error."""
         self._errors.print(Text(text))
 
-    def summarise(self) -> None:
+    def summarise(self, total_objects: int) -> None:
         """One line: how many of how many, and how fast."""
         seconds = max(time.monotonic() - self._start, 1e-9)
         parts = [f"{count} {outcome.value.replace('_', ' ')}" for outcome, count in self._counts.items()]
         rate = self._stored_bytes / seconds / 1e6
         amount = f"{self._stored_bytes / 1e6:.1f} MB in {seconds:.1f} s, {rate:.1f} MB/s"
-        self._console.print(Text(f"{self._total_objects} inputs: {', '.join(parts)}; {amount}"))
+        self._console.print(Text(f"{total_objects} input{'s' * (total_objects != 1)}: {', '.join(parts)}; {amount}"))
 
     def _description(self) -> str:
         return f"{sum(self._counts.values())}/{self._total_objects} objects"

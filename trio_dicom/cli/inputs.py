@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 
 import attrs
@@ -88,15 +87,20 @@ def _identify_files(files: Sequence[Input]) -> None:
 
 async def _identify_standard_input(each: Input) -> None:
     try:
-        each.source = source = await open_source(sys.stdin.buffer)
+        # Unbuffered: a thread that is left behind in a read must hold no lock that Python's shutdown wants.
+        each.source = source = await open_source(open(0, "rb", buffering=0, closefd=False))  # noqa: ASYNC230, SIM115
         each.sop_class_uid, each.sop_instance_uid = source.sop_class_uid, source.sop_instance_uid
         each.transfer_syntax_uid = source.transfer_syntaxes[0]
     except InvalidObject as error:
         each.invalid = error
 
 
-def by_contexts(inputs: Iterable[Input]) -> Iterator[list[Input]]:
+def by_contexts(inputs: Sequence[Input]) -> Iterator[Sequence[Input]]:
     """The inputs in as few batches as their presentation contexts, of which an association has at most 128, allow."""
+    if len(contexts_of(each.kind for each in inputs)) <= MOST_CONTEXTS:
+        if inputs:
+            yield inputs
+        return
     batch: list[Input] = []
     kinds: set[tuple[str, str]] = set()
     for each in sorted(inputs, key=lambda each: each.kind):
@@ -105,11 +109,10 @@ def by_contexts(inputs: Iterable[Input]) -> Iterator[list[Input]]:
             batch, kinds = [], set()
         batch.append(each)
         kinds.add(each.kind)
-    if batch:
-        yield batch
+    yield batch
 
 
-async def open_ahead(inputs: Sequence[Input], opened: trio.MemorySendChannel[Input]) -> None:
+async def open_ahead(inputs: Sequence[Input], opened: trio.MemorySendChannel[Sequence[Input]]) -> None:
     """Pass the inputs on, opened, several files for each thread hop, and as far ahead as the channel has room."""
     with opened:
         for start in range(0, len(inputs), OPENED_A_HOP):
@@ -120,5 +123,4 @@ async def open_ahead(inputs: Sequence[Input], opened: trio.MemorySendChannel[Inp
                     each.invalid = source
                 else:
                     each.source = source
-            for each in some:
-                await opened.send(each)
+            await opened.send(some)

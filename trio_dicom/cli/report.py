@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from types import TracebackType
@@ -14,14 +15,19 @@ class ReportWriter:
     """Writes NDJSON to a file, or nowhere if there is no path. Raises `OSError` at once if the file cannot be made."""
 
     def __init__(self, path: str | os.PathLike[str] | None) -> None:
+        self.failure: OSError | None = None  # the first that befell a line; the transfer goes on
         self._file: IO[str] | None = None
         if path is not None:
-            self._file = open(path, "w", encoding="utf-8", errors="surrogateescape", buffering=1)  # noqa: SIM115
+            self._file = open(path, "w", encoding="ascii", buffering=1)  # noqa: SIM115
 
     def write(self, report: InstanceReport) -> None:
         """One line."""
-        if self._file is not None:
-            self._file.write(json.dumps(as_json(report), ensure_ascii=True) + "\n")
+        if self._file is None:
+            return
+        try:
+            self._file.write(json.dumps(as_json(report)) + "\n")
+        except OSError as error:
+            self.failure = self.failure or error
 
     def __enter__(self) -> Self:
         return self
@@ -30,7 +36,8 @@ class ReportWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._file is not None:
-            self._file.close()
+            with contextlib.suppress(OSError):
+                self._file.close()
 
 
 def as_json(report: InstanceReport) -> dict[str, object]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from ..errors import (
     AssociationError,
     AssociationRejected,
     ConnectFailed,
+    InvalidObject,
     NoAcceptedContexts,
     Retry,
     TLSError,
@@ -28,11 +29,12 @@ from ..sources.contexts import contexts_of
 from .connection import Connection, usage_error
 from .display import Display
 from .exit_codes import exit_code_of
-from .inputs import OPENED_A_HOP, STANDARD_INPUT, Input, by_contexts, expand, identify, open_ahead
+from .inputs import STANDARD_INPUT, Input, by_contexts, expand, identify, open_ahead
 from .report import ReportWriter
 from .signals import cancel_on_signals
 
 FRUITLESS_ASSOCIATIONS = 3  # one after another, before the rest is given up
+PASSING = (Retry.LATER, Retry.NEW_ASSOCIATION)
 FIRST_DELAY, LONGEST_DELAY = 1.0, 60.0  # s, before an association is tried again
 
 
@@ -42,17 +44,16 @@ def run_send(connection: Connection, paths: list[str], *, retries: int, report_p
         raise usage_error("- (standard input) can be given once")
     try:
         report = ReportWriter(report_path)
-    except OSError as error:
-        raise usage_error(f"the report cannot be written: {error.strerror}: {report_path}") from None
+    except (OSError, ValueError) as error:
+        raise usage_error(f"the report cannot be written: {getattr(error, 'strerror', error)}: {report_path}") from None
     with report:
         return trio.run(_send, connection, paths, retries, report, quiet)
 
 
 async def _send(connection: Connection, paths: list[str], retries: int, report: ReportWriter, quiet: bool) -> int:
+    transfer = Transfer(connection, retries, report, quiet=quiet)
     async with cancel_on_signals() as signals:
-        inputs = await trio.to_thread.run_sync(expand, paths, abandon_on_cancel=True)
-        transfer = Transfer(connection, inputs, retries, report, quiet=quiet)
-        await transfer.run()
+        await transfer.run(paths)
         return transfer.exit_code
     return signals.exit_code
 
@@ -60,46 +61,52 @@ async def _send(connection: Connection, paths: list[str], retries: int, report: 
 class Transfer:
     """All inputs on their way to one peer. Each is reported once, on every exit path."""
 
-    def __init__(
-        self, connection: Connection, inputs: Sequence[Input], retries: int, report: ReportWriter, *, quiet: bool
-    ) -> None:
+    def __init__(self, connection: Connection, retries: int, report: ReportWriter, *, quiet: bool) -> None:
         self._connection = connection
-        self._inputs = inputs
+        self._inputs: Sequence[Input] = ()
         self._retries = retries
         self._report = report
         self._options = CStoreOptions(timeout=connection.timeout, max_retries=retries)
         self._reports: dict[Input, InstanceReport] = {}
+        self._answered = 0  # objects that got a response
         self._is_refused = False  # an association, for good
-        self._display = Display(len(inputs), quiet=quiet)
+        self._display = Display(quiet=quiet)
 
     @property
     def exit_code(self) -> int:
         """See `ExitCode`."""
         return exit_code_of(list(self._reports.values()), is_peer_refusal=self._is_refused)
 
-    async def run(self) -> None:
-        """Read the heads, send, and settle whatever is left, however this ends."""
+    async def run(self, paths: Sequence[str]) -> None:
+        """Find the inputs, read their heads, send, and settle whatever is left, however this ends."""
+        self._inputs = [Input(path) for path in paths]  # should it end before there is more to say of them
         try:
+            self._inputs = await trio.to_thread.run_sync(expand, paths, abandon_on_cancel=True)
             await identify(self._inputs)
-            self._display.expect(sum(each.size for each in self._inputs))
+            self._display.expect(len(self._inputs), sum(each.size for each in self._inputs))
             with self._display:
                 for each in self._inputs:
                     if each.invalid is not None:
                         self._settle_failure(each, each.invalid)
-                for batch in by_contexts(each for each in self._inputs if each.invalid is None):
+                for batch in by_contexts([each for each in self._inputs if each.invalid is None]):
                     await self._send_batch(batch)
         finally:
             for each in self._inputs:
                 if each not in self._reports:
                     self._settle_failure(each, None)
                 await each.aclose()
-            if self._inputs:
-                self._display.summarise()
-            else:
-                print("trio-dicom: nothing to send: there is no file in the folders given", file=sys.stderr)
+            self._finish()
+
+    def _finish(self) -> None:
+        if self._inputs:
+            self._display.summarise(len(self._inputs))
+        else:
+            self._display.say("trio-dicom: nothing to send: there is no file in the directories given")
+        if self._report.failure is not None:
+            self._display.say(f"trio-dicom: the report is incomplete: {self._report.failure}")
 
     async def _send_batch(self, batch: Sequence[Input]) -> None:
-        send, receive = trio.open_memory_channel[Input](OPENED_A_HOP)
+        send, receive = trio.open_memory_channel[Sequence[Input]](0)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(open_ahead, batch, send)
             queue = _Queue(receive)
@@ -111,20 +118,20 @@ class Transfer:
         fruitless, delay = 0, FIRST_DELAY
         connection = self._connection
         while await queue.head() is not None:
-            stored_before = self._display.stored
+            answered_before = self._answered
             try:
                 opened = open_association(connection.peer, contexts, settings=connection.settings, tls=connection.tls)
                 async with opened as association:
                     await self._over(association, queue)
             except (AssociationError, ConnectFailed, TLSError) as error:
                 fruitless += 1
-                if error.retry is not Retry.LATER or fruitless > self._retries:
+                if error.retry not in PASSING or fruitless > self._retries:
                     self._give_up(batch, error)
                     return
                 await trio.sleep(delay)
                 delay = min(2 * delay, LONGEST_DELAY)
                 continue
-            fruitless = 0 if self._display.stored > stored_before else fruitless + 1
+            fruitless = 0 if self._answered > answered_before else fruitless + 1
             if fruitless >= FRUITLESS_ASSOCIATIONS:
                 self._give_up(batch, AssociationError(f"{fruitless} associations in a row came to nothing"))
                 return
@@ -152,47 +159,52 @@ class Transfer:
             self._settle_failure(each, error)
             return True
         each.attempts += delivery.attempts
+        self._answered += 1
         self._settle(each, report_of_response(each.path, delivery, response))
         return True
 
     def _give_up(self, batch: Sequence[Input], error: TrioDicomError) -> None:
         is_final = isinstance(error, AssociationRejected | NoAcceptedContexts | TLSError)
-        self._is_refused |= is_final and error.retry is not Retry.LATER
+        self._is_refused |= is_final and error.retry not in PASSING
         self._display.say(f"trio-dicom: {error}")
         for each in batch:
             if each not in self._reports:
-                self._settle_failure(each, each.invalid or error)
+                self._settle_failure(each, each.invalid or error, is_news=False)
 
-    def _settle_failure(self, each: Input, error: TrioDicomError | None) -> None:
+    def _settle_failure(self, each: Input, error: TrioDicomError | None, *, is_news: bool = True) -> None:
         if error is None:
             each.attempts += each.delivery.attempts if each.delivery is not None else 0
         report = report_of_failure(each.path, each.delivery, error)
-        if report.sop_class_uid is None:
-            uids = {"sop_class_uid": each.sop_class_uid or None, "sop_instance_uid": each.sop_instance_uid or None}
-            report = attrs.evolve(report, **uids)
-        self._settle(each, report)
+        report = attrs.evolve(
+            report,
+            sop_class_uid=report.sop_class_uid or each.sop_class_uid or None,
+            sop_instance_uid=report.sop_instance_uid or each.sop_instance_uid or None,
+            transfer_syntax_uid=report.transfer_syntax_uid or each.transfer_syntax_uid or None,
+            reason=error.reason if isinstance(error, InvalidObject) else report.reason,  # the path is there already
+        )
+        self._settle(each, report, is_news=is_news and error is not None)
 
-    def _settle(self, each: Input, report: InstanceReport) -> None:
+    def _settle(self, each: Input, report: InstanceReport, *, is_news: bool = True) -> None:
         report = attrs.evolve(report, attempts=each.attempts)
         each.delivery = None
         self._reports[each] = report
         self._report.write(report)
-        self._display.settled(report, each.size)
+        self._display.settled(report, each.size, is_news=is_news)
 
 
 class _Queue:
     """The opened inputs in their order, of which the first stays until it is settled."""
 
-    def __init__(self, receive: trio.MemoryReceiveChannel[Input]) -> None:
+    def __init__(self, receive: trio.MemoryReceiveChannel[Sequence[Input]]) -> None:
         self._receive = receive
-        self._head: Input | None = None
+        self._ready: collections.deque[Input] = collections.deque()
 
     async def head(self) -> Input | None:
         """The first; None if there are no more."""
-        if self._head is None:
+        if not self._ready:
             with contextlib.suppress(trio.EndOfChannel):
-                self._head = await self._receive.receive()
-        return self._head
+                self._ready.extend(await self._receive.receive())
+        return self._ready[0] if self._ready else None
 
     def drop_head(self) -> None:
-        self._head = None
+        self._ready.popleft()

@@ -163,7 +163,7 @@ class Negotiated:
     how many requests of ours may wait for their responses together, `performed_window` how many of the peer's.
     """
 
-    accepted: Mapping[int, AcceptedContext]  # by presentation context ID
+    accepted: Mapping[int, AcceptedContext]  #: by presentation context ID
     rejected: tuple[RejectedContext, ...] = ()
     peer_max_pdu_length: int = 0
     operations_window: int = 1

@@ -98,10 +98,12 @@ class ReceiveBuffer:
         pdu_type, length = _HEADER.unpack(header)
         try:
             check_header(pdu_type, length, self._limits)
-        except (InvalidPDU, UnrecognisedPDU) as error:
+        except UnrecognisedPDU as error:
             self._drop_everything()
-            if isinstance(error, UnrecognisedPDU):
-                error.detail += _describe(bytes(header))
+            detail = error.detail + _describe(bytes(header))
+            raise UnrecognisedPDU(detail, error.abort_source, error.abort_reason) from None
+        except InvalidPDU:
+            self._drop_everything()
             raise
         return int(length)
 

@@ -87,6 +87,7 @@ class UpperLayer:
         self._artim_running = False
         self._is_connected = False
         self._is_at_end = False
+        self._is_end_told = False
 
     @property
     def side(self) -> Side:
@@ -141,7 +142,7 @@ class UpperLayer:
     def next_event(self) -> UpperLayerEvent | None:
         """The next thing that happened, or None if more bytes are needed, or if nothing more can happen.
 
-        In Sta13 only A-ABORT and the end of the connection are told. An A-ASSOCIATE-RQ of another protocol version is
+        The end of the connection is told once. In Sta13 only it and an A-ABORT are told. An A-ASSOCIATE-RQ of another protocol version is
         never told: it is rejected by `reply`, in Sta13.
 
         Raises `ProtocolViolation` for what the peer may not send: `InvalidPDU` and `UnrecognisedPDU` (Evt19), and
@@ -158,7 +159,8 @@ class UpperLayer:
                 break
             if self._is_told(pdu):
                 return pdu
-        if self._is_at_end:
+        if self._is_at_end and not self._is_end_told:
+            self._is_end_told = True
             inside_pdu = self._buffer.is_inside_pdu
             self._end_of_transport()
             return ConnectionClosed(inside_pdu)

@@ -23,13 +23,13 @@ class Outcome(enum.Enum):
     """What became of one object. Every input ends in exactly one of these."""
 
     STORED = "stored"
-    STORED_WITH_WARNING = "stored_with_warning"  # B000, B006, B007: the peer changed or dropped elements
-    ALREADY_PRESENT = "already_present"  # 0111: the peer has an object of this UID, not necessarily these bytes
-    REFUSED = "refused"  # the peer answered, and did not store it
-    INVALID = "invalid"  # it is no object that can be sent
-    NO_CONTEXT = "no_context"  # the peer takes no such object, or not in this transfer syntax
-    NOT_SENT = "not_sent"  # the peer never had all of it
-    IN_DOUBT = "in_doubt"  # the peer had all of it, and gave no valid answer
+    STORED_WITH_WARNING = "stored_with_warning"  #: B000, B006, B007: the peer changed or dropped elements
+    ALREADY_PRESENT = "already_present"  #: 0111: the peer has an object of this UID, not necessarily these bytes
+    REFUSED = "refused"  #: the peer answered, and did not store it
+    INVALID = "invalid"  #: it is no object that can be sent
+    NO_CONTEXT = "no_context"  #: the peer takes no such object, or not in this transfer syntax
+    NOT_SENT = "not_sent"  #: the peer never had all of it
+    IN_DOUBT = "in_doubt"  #: the peer had all of it, and gave no valid answer
 
     @property
     def is_stored(self) -> bool:
@@ -45,10 +45,10 @@ class InstanceReport:
     outcome: Outcome
     sop_class_uid: str | None = None
     sop_instance_uid: str | None = None
-    transfer_syntax_uid: str | None = None  # as sent
+    transfer_syntax_uid: str | None = None  #: as sent
     status: Status | None = None
     attempts: int = 0
-    bytes_sent: int = 0  # of the data set, in the last attempt
+    bytes_sent: int = 0  #: of the data set, in the last attempt
     reason: str = ""
     retry: Retry = Retry.NEVER
 

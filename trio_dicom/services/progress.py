@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 
 import attrs
 import trio
+
+log = logging.getLogger(__name__)
 
 
 @attrs.frozen
@@ -12,11 +15,11 @@ class TransferProgress:
     """How far one object has come; emitted after bytes went to the transport."""
 
     sop_instance_uid: str
-    bytes_sent: int  # of the data set, in this attempt
-    bytes_total: int | None  # None: the source does not know
-    elapsed: float  # seconds since this attempt began
+    bytes_sent: int  #: of the data set, in this attempt
+    bytes_total: int | None  #: None: the source does not know
+    elapsed: float  #: seconds since this attempt began
     attempt: int = 1
-    is_complete: bool = False  # True once, with the last value: a final response came
+    is_complete: bool = False  #: True once, with the last value: a final response came
 
     @property
     def bytes_per_second(self) -> float:
@@ -152,3 +155,5 @@ class ProgressReporter:
             self._channel.send_nowait(progress)  # type: ignore[attr-defined]
         except (trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # an observer that is slow, or has gone, is no reason to fail
+        except Exception as error:
+            log.warning("a progress channel failed: %s", type(error).__name__)

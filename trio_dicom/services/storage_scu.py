@@ -70,10 +70,10 @@ class CStoreResponse:
     status: Status = attrs.field(converter=Status)
     sop_class_uid: str
     sop_instance_uid: str
-    error_comment: str | None = None  # (0000,0902), as it came: escape it before it is shown
+    error_comment: str | None = None  #: (0000,0902), as it came: escape it before it is shown
     attempts: int = 1
-    bytes_sent: int = 0  # of the data set, in the last attempt
-    elapsed: float = 0.0  # seconds, all attempts and the delays between them
+    bytes_sent: int = 0  #: of the data set, in the last attempt
+    elapsed: float = 0.0  #: seconds, all attempts and the delays between them
 
     @property
     def is_success(self) -> bool:
@@ -134,8 +134,8 @@ class CStoreSCU:
     ) -> CStoreResponse:
         """Send one object and return the peer's answer.
 
-        1. `send(file)`: a path, or a pydicom `FileDataset`. A path is never parsed: the data set goes out byte for byte as
-           it lies in the file, if its transfer syntax was accepted.
+        1. `send(file)`: a path, or a pydicom `FileDataset`. The file at a path is not parsed if its transfer syntax was
+           accepted: the data set goes out byte for byte as it lies there. A `FileDataset` is encoded anew, as in 3.
         2. `send(stream)`: a binary file object, or a trio `ReceiveStream`, that starts with preamble and File Meta. It is read as
            the network takes it, is never wholly in memory, and stays the caller's to close.
         3. `send(dataset, pixels)`: a `Dataset` without Pixel Data, and a `PixelSource` that has them. Without `pixels` the
@@ -144,10 +144,11 @@ class CStoreSCU:
         A file or data set in one of Explicit, Implicit and Deflated Little Endian is encoded anew when only another of these was
         accepted. Pixels are never transcoded: `NoPresentationContext` is raised before a byte is sent.
 
-        `progress` gets a `TransferProgress` after each batch of PDUs and one, `is_complete`, after the response; it never slows or
-        fails a send.
+        `progress`, the sending end of `open_progress_channel` or of any channel with `send_nowait`, gets a `TransferProgress` after
+        each batch of PDUs and one, `is_complete`, after the response; it never slows or fails a send.
 
-        Raises `InvalidObject`, `ReadError` or `ObjectChanged` for the input; `OperationTimeout`, `AssociationAborted`, `ConnectionLost`,
+        Raises `InvalidObject`, `ReadError` or `ObjectChanged` for the input (after the first byte this aborts the
+        association); `OperationTimeout`, `AssociationAborted`, `ConnectionLost`,
         `AssociationClosed` or a `ProtocolViolation` for the association, whose `in_doubt` tells whether the peer may have stored
         the object. A status is no exception.
 
@@ -174,6 +175,8 @@ class StoreDelivery:
         self._options = options
         self._item = item
         self._pixels = pixels
+        if progress is not None and not callable(getattr(progress, "send_nowait", None)):
+            raise TypeError(f"a progress channel needs send_nowait, which {type(progress).__name__} does not have")
         self._progress = progress if options.report_progress else None
         self.source: Source | None = item if isinstance(item, Source) else None
         self.transfer_syntax_uid: str | None = None  # as sent
@@ -193,7 +196,7 @@ class StoreDelivery:
     async def run(self) -> CStoreResponse:
         """Send, and send again as the options say. See `CStoreSCU.send`."""
         start = trio.current_time()
-        delay = self._options.retry_delay
+        delay = min(self._options.retry_delay, LONGEST_RETRY_DELAY)
         try:
             while True:
                 self.attempts += 1
@@ -207,7 +210,7 @@ class StoreDelivery:
             if self.source is not None:
                 await self.source.aclose()
         operation.report(is_complete=True)
-        command = cast(CStoreRQ, operation.request.command)
+        command = cast(CStoreRQ, operation.command)
         return CStoreResponse(
             answer.status,
             command.affected_sop_class_uid,
@@ -232,8 +235,8 @@ class StoreDelivery:
         if self.transfer_syntax_uid is None:
             await source.prepare(context.transfer_syntax)
             self.transfer_syntax_uid = context.transfer_syntax
-        command = CStoreRQ(0, source.sop_class_uid, source.sop_instance_uid, self._options.priority)
-        return Request(context, command, source)
+        uids, priority = (source.sop_class_uid, source.sop_instance_uid), self._options.priority
+        return Request(context, lambda message_id: CStoreRQ(message_id, *uids, priority), source)
 
     def reporter(self) -> ProgressReporter | None:
         """For one attempt."""

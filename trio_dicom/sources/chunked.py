@@ -11,6 +11,7 @@ from ..errors import InvalidObject, LocalProtocolError, ObjectChanged
 from .part10 import Buffer
 from .source import Source
 
+_PATIENCE = 1.0  # seconds after which what has come goes out, though the buffer is not full
 _CLOSING = 1.0  # seconds for the caller's own clean-up, when its iterator is given up
 
 
@@ -37,6 +38,7 @@ class ChunkedSource(Source):
         if self._wire is None:
             self._wire = self._bytes()
         filled = 0
+        start = trio.current_time()
         self._finished = True  # whatever is raised from here on
         while True:
             if not self._chunk:
@@ -47,7 +49,8 @@ class ChunkedSource(Source):
                     return filled, True
                 self._check_room()
                 continue
-            if filled == len(buffer):
+            is_slow = filled and not filled % 2 and trio.current_time() - start > _PATIENCE
+            if is_slow or filled == len(buffer):
                 self._finished = False
                 return filled, False
             count = min(len(self._chunk), len(buffer) - filled)

@@ -130,7 +130,6 @@ def _shadow(dataset: Dataset) -> Dataset:
 
     shadow = copy.copy(dataset)
     shadow._dict = dict(dataset._dict)
-    shadow._private_blocks = {}  # each refers to its data set
     for tag, element in shadow._dict.items():
         if isinstance(element, RawDataElement):
             continue

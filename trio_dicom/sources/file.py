@@ -7,13 +7,12 @@ thread. A thread that was abandoned owns the descriptor until it returns: a desc
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import stat
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import trio
 
@@ -61,27 +60,21 @@ class Descriptor:
         self._closed = False
 
     def open(self, path: Path) -> None:
-        with self._reading():
+        with self:
             self.fd = os.open(path, _OPEN_FLAGS)
 
-    @contextlib.contextmanager
-    def reading(self) -> Iterator[int]:
+    def __enter__(self) -> int:
         """The descriptor, which stays open inside the block."""
-        with self._reading():
-            yield self.fd
-
-    @contextlib.contextmanager
-    def _reading(self) -> Iterator[None]:
         with self._lock:
             if self._closed:
                 raise trio.ClosedResourceError("the file was closed")
             self._readers += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._readers -= 1
-                self._close_if_unused()
+        return self.fd
+
+    def __exit__(self, *exc_info: object) -> None:
+        with self._lock:
+            self._readers -= 1
+            self._close_if_unused()
 
     def close(self) -> None:
         with self._lock:
@@ -140,7 +133,7 @@ def _open(descriptor: Descriptor, path: Path) -> FileSource | InvalidObject:
     try:
         where = printable(os.fsdecode(path), 1024)
         descriptor.open(path)
-        with descriptor.reading() as fd:
+        with descriptor as fd:
             return _examine(descriptor, fd, where)
     except InvalidObject as error:
         error.where = where
@@ -257,7 +250,7 @@ class FileSource(Source):
             raise InvalidObject("the data set is of odd length", self.where)
 
     def _recode(self, target: str) -> list[Piece]:
-        with self._descriptor.reading() as fd, os.fdopen(os.dup(fd), "rb") as stream:
+        with self._descriptor as fd, os.fdopen(os.dup(fd), "rb") as stream:
             own, start = self.head.transfer_syntax_uid, self.head.data_set_offset
             return recode.recode(stream, start, self._status.st_size, own, target)
 
@@ -323,7 +316,7 @@ class FileSource(Source):
         self.buffer_in_use = False
 
     def _read_and_verify(self, target: memoryview, offset: int, verify: bool) -> None:
-        with self._descriptor.reading() as fd:
+        with self._descriptor as fd:
             if _read_at(fd, target, offset) < len(target):
                 raise ObjectChanged("the file shrank while it was sent", self.where)
             if verify:

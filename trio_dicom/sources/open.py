@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Any
 
 import trio
 
@@ -14,7 +15,7 @@ from .source import Source
 from .stream import open_stream
 
 
-async def open_source(item: object, pixels: PixelSource | None = None) -> Source:
+async def open_source(item: Any, pixels: PixelSource | None = None) -> Source:
     """The source for a path, a stream or a data set, opened.
 
     Raises `TypeError` for anything else, and what the sources raise for input that cannot be sent.

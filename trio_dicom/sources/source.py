@@ -48,8 +48,8 @@ class Source(abc.ABC):
     async def read_into(self, buffer: memoryview) -> tuple[int, bool]:
         """Fill `buffer` with the next bytes of the data set: `(bytes filled, finished)`.
 
-        The buffer is filled wholly unless the data set ends in it; `finished` comes with the last bytes, after the
-        input was verified. A checkpoint only where bytes have to be waited for. After an exception only `rewind`,
+        The buffer is filled wholly unless the data set ends in it, or the input is slow: then an even number of bytes
+        goes out early. `finished` comes with the last bytes, after the input was verified. A checkpoint only where bytes have to be waited for. After an exception only `rewind`,
         `prepare` and `aclose` make sense.
 
         Raises `ObjectChanged`, `ReadError` (the cause is chained) or `InvalidObject` (a data set of odd length).

@@ -1,0 +1,30 @@
+import sys
+
+import trio
+
+from trio_dicom import CStoreOptions, CStoreSCU, OperationTimeout, contexts_for, open_association
+
+
+async def told(peer, path, max_duration=60):
+    """A deadline that you want to be told about: the error says how far the object came."""
+    async with open_association(peer, await contexts_for(path)) as association:
+        scu = CStoreSCU(association, CStoreOptions(timeout=5, max_duration=max_duration))
+        try:
+            return await scu.send(path)
+        except OperationTimeout as error:
+            print(f"while {error.phase}, after {error.bytes_sent} bytes; in doubt: {error.in_doubt}")
+            return error
+
+
+async def cancelled(peer, path, seconds=60):
+    """A deadline of your own, for whatever is in the block: the library is cancelled, and says nothing."""
+    with trio.move_on_after(seconds):
+        async with open_association(peer, await contexts_for(path)) as association:
+            return await CStoreSCU(association).send(path)
+    print("out of time: whether the peer has the object is not known")
+    return None
+
+
+if __name__ == "__main__":
+    trio.run(told, *sys.argv[1:])
+    trio.run(cancelled, *sys.argv[1:])

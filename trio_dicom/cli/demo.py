@@ -1,0 +1,168 @@
+"""`trio-dicom demo`: real objects to a receiver on this machine, and what it made of them."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import attrs
+import trio
+from rich.table import Table
+from rich.text import Text
+
+from ..association.association import Association
+from ..association.requestor import open_association
+from ..errors import InvalidObject, TrioDicomError
+from ..peer import Peer
+from ..protocol.status import Status
+from ..sender.outcome import Outcome, report_of_failure, report_of_response
+from ..services.storage_scu import CStoreOptions, StoreDelivery
+from ..sources.contexts import contexts_of
+from ..sources.file import read_head
+from ..sources.part10 import Head
+from .display import Display, console
+from .exit_codes import ExitCode
+from .receiver import Receiver, StoredObject
+from .signals import cancel_on_signals
+
+NUMBERS_WIDTH = 37  # columns of the table that are not for names, the lines of it included
+
+
+@attrs.define
+class Sample:
+    """A file, and what the receiver has of it."""
+
+    path: Path
+    head: Head
+    status: Status | None = None
+    stored: StoredObject | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes of the data set."""
+        return self.path.stat().st_size - self.head.data_set_offset
+
+    @property
+    def agrees(self) -> bool:
+        """The data set on the receiver's disk is that of the file, and has its name and transfer syntax."""
+        stored, head = self.stored, self.head
+        if stored is None or stored.path.read_bytes()[stored.data_set_offset :] != self._data_set():
+            return False
+        return (stored.sop_class_uid, stored.sop_instance_uid, stored.transfer_syntax_uid) == (
+            head.sop_class_uid,
+            head.sop_instance_uid,
+            head.transfer_syntax_uid,
+        )
+
+    def _data_set(self) -> bytes:
+        return self.path.read_bytes()[self.head.data_set_offset :]
+
+
+def run_demo() -> int:
+    """The whole of it; gives the exit code."""
+    folder = samples_folder()
+    samples, left_out = find_samples(folder)
+    if not samples:
+        print(f"trio-dicom: pydicom has no sample objects in {folder}", file=sys.stderr)
+        return ExitCode.NO_INPUT
+    return trio.run(_demo, folder, samples, left_out)
+
+
+def samples_folder() -> Path:
+    """Where the pydicom package keeps the files of its own tests; pydicom is not imported for that."""
+    spec = importlib.util.find_spec("pydicom")
+    (home, *_) = (spec and spec.submodule_search_locations) or ("",)
+    return Path(home, "data", "test_files")
+
+
+def find_samples(folder: Path) -> tuple[list[Sample], int]:
+    """The objects below `folder` that can be sent, and how many other files there are."""
+    samples, left_out = [], 0
+    for path in sorted(Path(base, name) for base, _, names in os.walk(folder) for name in names):
+        try:
+            samples.append(Sample(path, read_head(path)))
+        except InvalidObject:
+            left_out += 1
+    return samples, left_out
+
+
+async def _demo(folder: Path, samples: Sequence[Sample], left_out: int) -> int:
+    async with cancel_on_signals() as signals:
+        with tempfile.TemporaryDirectory(prefix="trio-dicom-demo-") as temporary:
+            receiver = Receiver(Path(temporary))
+            async with trio.open_nursery() as nursery:
+                port = await nursery.start(receiver.serve)
+                await _send(samples, receiver, Peer("DEMO", "127.0.0.1", port))
+                nursery.cancel_scope.cancel()
+            agreeing = await trio.to_thread.run_sync(_show, folder, samples)
+        objects = f"{agreeing} of {len(samples)} objects were stored, and their bytes agree"
+        kinds = f"{_distinct(each.head.sop_class_uid for each in samples)} SOP classes"
+        syntaxes = f"{_distinct(each.head.transfer_syntax_uid for each in samples)} transfer syntaxes"
+        others = f"{left_out} other files of pydicom were left out, for they are no objects that can be sent"
+        console().print(Text(f"{objects}: {kinds}, {syntaxes} ({others})."))
+        return ExitCode.OK if agreeing == len(samples) else ExitCode.NOT_STORED
+    return signals.exit_code
+
+
+def _distinct(uids: Iterable[str]) -> int:
+    return len(set(uids))
+
+
+async def _send(samples: Sequence[Sample], receiver: Receiver, peer: Peer) -> None:
+    contexts = contexts_of((each.head.sop_class_uid, each.head.transfer_syntax_uid) for each in samples)
+    display = Display()
+    display.expect(len(samples), sum(each.size for each in samples))
+    with display:
+        try:
+            async with open_association(peer, contexts) as association:
+                for each in samples:
+                    await _send_one(association, each, receiver, display)
+        except TrioDicomError as error:
+            display.say(f"trio-dicom: {error}")
+    display.summarise(len(samples))
+
+
+async def _send_one(association: Association, sample: Sample, receiver: Receiver, display: Display) -> None:
+    name = str(sample.path)
+    delivery = StoreDelivery(association, CStoreOptions(), name, progress=display.channel)
+    try:
+        response = await delivery.run()
+    except TrioDicomError as error:
+        report = report_of_failure(name, delivery, error)
+    else:
+        report = report_of_response(name, delivery, response)
+        sample.status = response.status
+        if report.outcome is Outcome.STORED:
+            sample.stored = receiver.stored[-1]  # one association, one object at a time
+    display.settled(report, sample.size)
+
+
+def _show(folder: Path, samples: Sequence[Sample]) -> int:
+    """Print what was stored; how many agree."""
+    from pydicom.uid import UID
+
+    output = console()
+    table = Table()
+    for name in ("File", "SOP class", "Transfer syntax"):
+        table.add_column(name, no_wrap=True, overflow="ellipsis", max_width=(output.width - NUMBERS_WIDTH) // 3)
+    table.add_column("Bytes", justify="right", no_wrap=True)
+    table.add_column("Status", no_wrap=True)
+    table.add_column("Agree", no_wrap=True)
+    agreeing = 0
+    for each in samples:
+        agrees = each.agrees
+        agreeing += agrees
+        table.add_row(
+            Text(str(each.path.relative_to(folder))),
+            Text(UID(each.head.sop_class_uid).name),
+            Text(UID(each.head.transfer_syntax_uid).name.replace(" Image Compression", "")),
+            f"{each.size:,}",
+            "none" if each.status is None else f"{each.status:04X}",
+            Text("yes", "green") if agrees else Text("NO", "bold red"),
+        )
+    output.print(table)
+    return agreeing
