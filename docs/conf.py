@@ -35,5 +35,11 @@ def from_the_facade(app: Any, env: Any, node: Any, contnode: Any) -> Any:
     return domain.resolve_xref(env, node["refdoc"], app.builder, "obj", f"trio_dicom.{name}", node, contnode)
 
 
+def with_plain_defaults(app: Any, what: str, name: str, obj: Any, options: Any, signature: str, returns: str) -> Any:
+    """A default that attrs makes anew each time is not to be shown as attrs' own NOTHING."""
+    return (signature.replace("=NOTHING", "=..."), returns) if signature else None
+
+
 def setup(app: Any) -> None:
+    app.connect("autodoc-process-signature", with_plain_defaults)
     app.connect("missing-reference", from_the_facade)

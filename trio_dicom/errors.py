@@ -2,7 +2,8 @@
 
 `ProtocolViolation` and what is below it are the peer's mistakes, and carry the A-ABORT that answers them.
 `LocalProtocolError` is the caller's. `InternalError` is ours: please report it. Nothing else leaves the library, but
-for trio's own (`trio.Cancelled`, `trio.ClosedResourceError`) and Python's for wrong arguments (`TypeError`, `ValueError`).
+for trio's own (`trio.Cancelled`, `trio.ClosedResourceError`) and Python's for wrong arguments (`TypeError`,
+`ValueError`).
 
 No message holds patient data, nor text of a peer that was not escaped and cut.
 """
@@ -97,7 +98,7 @@ class AssociationError(TrioDicomError):
 
 @attrs.define(eq=False, slots=False)
 class AssociationTimeout(AssociationError):
-    """Connecting, the TLS handshake or the association request took longer than its deadline."""
+    """Connecting, TLS, the association request or a PDU (`phase`) took longer than its deadline of `seconds`."""
 
     phase: str
     seconds: float
@@ -157,7 +158,7 @@ class IdentityNotConfirmed(AssociationError):
 
 
 class AssociationClosed(AssociationError):
-    """The association was released or closed, by us or by the peer; `in_doubt` is True if a response was still awaited."""
+    """The association was released or closed, by us or by the peer; `in_doubt` if a response was still awaited."""
 
 
 @attrs.define(eq=False, slots=False)
@@ -186,7 +187,10 @@ class ConnectionLost(AssociationError):
 
 @attrs.define(eq=False, slots=False)
 class OperationTimeout(AssociationError):
-    """An operation made no progress within its timeout, or exceeded its maximum duration; the association was aborted."""
+    """An operation made no progress within its timeout, or exceeded its maximum duration; the association was aborted.
+
+    `phase` is what it was doing, `seconds` the limit, `bytes_sent` what the transport had taken of the data set.
+    """
 
     phase: str
     seconds: float

@@ -10,7 +10,7 @@ def _ae_title(instance: object, attribute: attrs.Attribute[str], value: str) -> 
 
 
 def check_ae_title(title: str) -> str:
-    """`title`, if it is one: 1 to 16 printable ASCII characters without backslash, not all spaces (PS3.5 6.2, VR AE)."""
+    """`title`, if it is one: 1 to 16 printable ASCII characters, no backslash, not all spaces (PS3.5 6.2, VR AE)."""
     if not isinstance(title, str):
         raise TypeError(f"an AE title is a str, not {type(title).__name__}")
     if not 1 <= len(title) <= 16 or not title.strip(" ") or not all(" " <= c <= "~" and c != "\\" for c in title):

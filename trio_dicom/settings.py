@@ -96,10 +96,10 @@ def _uids(instance: object, attribute: attrs.Attribute[Mapping[str, Value]], val
 class AssociationSettings:
     """How associations are proposed and kept.
 
-    `max_pdu_length` (bytes, 4,096 to 1,048,576) is what we tell the peer that it may send to us. `send_pdu_length` caps
-    what we send where the peer's own maximum is larger or unlimited. `operations_window` proposes how many requests may
-    wait for their responses together (PS3.7 D.3.3.3): 1 is the standard's default, 0 asks for no limit.
-    `roles` and `extended_negotiation` are by SOP class UID.
+    `calling_ae_title` is our own. `max_pdu_length` (bytes, 4,096 to 1,048,576) is what we tell the peer that it may
+    send to us. `send_pdu_length` caps what we send where the peer's own maximum is larger or unlimited.
+    `operations_window` proposes how many requests may wait for their responses together (PS3.7 D.3.3.3): 1 is the
+    standard's default, 0 asks for no limit. `roles` and `extended_negotiation` are by SOP class UID.
     """
 
     calling_ae_title: str = attrs.field(default="TRIO_DICOM", converter=check_ae_title)

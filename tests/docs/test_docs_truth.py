@@ -12,7 +12,7 @@ import pytest
 
 import trio_dicom
 from trio_dicom import CStoreOptions, Limits, Outcome, Retry, Timeouts, TrioDicomError
-from trio_dicom.cli.app import app
+from trio_dicom.cli.app import run
 from trio_dicom.cli.exit_codes import ExitCode
 
 ROOT = Path(__file__).parents[2]
@@ -23,7 +23,7 @@ def page(name: str) -> str:
 
 
 def help_of(command: str, capsys: pytest.CaptureFixture[str]) -> str:
-    app([command, "--help"], exit_on_error=False, result_action="return_value")
+    assert run([command, "--help"]) == 0
     return capsys.readouterr().out
 
 
@@ -54,7 +54,7 @@ def test_each_limit_has_its_default() -> None:
 
 def test_the_options_are_those_of_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     helps = {
-        command: set(re.findall(r"^│ (--[a-z-]+)", help_of(command, capsys), re.MULTILINE))
+        command: set(re.findall(r"^[│|] (--[a-z-]+)", help_of(command, capsys), re.MULTILINE))
         for command in ("send", "echo")
     }
     send, both = page("command-line").split("Options of ``send`` and ``echo``:")
@@ -63,8 +63,8 @@ def test_the_options_are_those_of_the_help(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_the_commands_are_those_of_the_help(capsys: pytest.CaptureFixture[str]) -> None:
-    app(["--help"], exit_on_error=False, result_action="return_value")
-    listed = re.findall(r"^│ ([a-z]+) ", capsys.readouterr().out, re.MULTILINE)
+    assert run(["--help"]) == 0
+    listed = re.findall(r"^[│|] ([a-z]+) ", capsys.readouterr().out, re.MULTILINE)
     assert re.findall(r"^``trio-dicom (\w+)", page("command-line"), re.MULTILINE) == listed
 
 

@@ -1,4 +1,4 @@
-"""Peers that answer an association request with something else: rows 1 to 20 of the fault table, and 51, 54, 55."""
+"""Peers that answer an association request with something else: rows 1 to 19 of the fault table, 54 and 55."""
 
 from __future__ import annotations
 
@@ -453,42 +453,7 @@ async def test_a_pdu_before_the_acceptance(pdu, autojump_clock):
     (await meet(instead_of_accept(pdu))).check_violation(UnexpectedPDU, 2, 2, NOT_SENT)
 
 
-# --- 51, 54, 55: what was not proposed, or not answered -------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("proposed", "answered", "window"),
-    [
-        pytest.param(4, 9, 4, id="fault51-more_than_proposed"),
-        pytest.param(4, 2, 2, id="fault51-less"),
-        pytest.param(4, None, 1, id="fault51-absent"),
-        pytest.param(4, 0, 4, id="fault51-unlimited_of_4"),
-        pytest.param(0, 0, 64, id="fault51-unlimited"),
-        pytest.param(1, 5, 1, id="fault51-not_proposed"),
-    ],
-)
-async def test_the_operations_window(proposed, answered, window, autojump_clock):
-    most = 0
-
-    async def script(peer: ScriptedPeer) -> None:
-        nonlocal most
-        await peer.accept(window=answered)
-        waiting = []
-        with trio.move_on_after(1):
-            while True:
-                waiting.append(await peer.receive_message())
-        most = len(waiting)
-        for context_id, request, _ in waiting:
-            await peer.answer(context_id, request)
-        await peer.serve_requests()
-
-    settings = AssociationSettings(operations_window=proposed)
-    link = scripted_link(script, ["1.2.840.10008.1.1"], settings=settings)
-    async with link as association, trio.open_nursery() as nursery:
-        for _ in range(window + 2):
-            nursery.start_soon(association.echo)
-    assert most == window
-    assert association.failure is None
+# --- 54, 55: what was not proposed, or not answered -------------------------------------------------------------
 
 
 async def test_fault54_a_role_that_was_not_proposed(autojump_clock):

@@ -68,7 +68,7 @@ async def test_an_observer_that_waits_is_woken(autojump_clock: trio.testing.Mock
     async def observe() -> None:
         async for each in receive:
             seen.append((each.bytes_sent, trio.current_time()))
-            await trio.sleep(2.5)
+            await trio.sleep(2.25)
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(observe)
@@ -76,7 +76,7 @@ async def test_an_observer_that_waits_is_woken(autojump_clock: trio.testing.Mock
             for count in range(6):
                 await trio.sleep(1)
                 await send.send(at(count))
-    assert seen == [(0, 1.0), (2, 3.5), (4, 6.0), (5, 8.5)]
+    assert seen == [(0, 1.0), (2, 3.25), (4, 5.5), (5, 7.75)]
 
 
 async def test_a_close_wakes_an_observer() -> None:

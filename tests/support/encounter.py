@@ -166,3 +166,12 @@ def unix_sockets() -> tuple[trio.SocketStream, trio.SocketStream]:
 BLOCKING = pytest.mark.parametrize(
     "streams", [trio.testing.lockstep_stream_pair, unix_sockets], ids=["stream", "socket"]
 )
+
+
+async def loopback() -> tuple[trio.SocketStream, trio.SocketStream]:
+    """The two ends of a TCP connection."""
+    listener, *_ = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with listener:
+        host, port = listener.socket.getsockname()
+        ours = await trio.open_tcp_stream(host, port)
+        return ours, await listener.accept()

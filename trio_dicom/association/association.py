@@ -1,11 +1,11 @@
 """Association: a reader task and a writer task in a nursery, and the operations that pass between them.
 
 How it ends. Whatever ends an association calls `_end` once: it notes the failure, cancels the scopes of all operations
-in flight (so that even one blocked in a write learns of it at once) and that of the tasks. What is left to be said to the
-peer, and the close, is done in one place, the end of `run`, under a shield whose deadline is at most a second away.
+in flight (so that even one blocked in a write learns of it at once) and that of the tasks. What is left to be said to
+the peer, and the close, is done in one place, the end of `run`, under a shield whose deadline is at most a second away.
 
-How a cancelled operation leaves the association is decided by how far its message came (`Delivery`): nothing sent, nothing
-happened; partly sent, the association is aborted; all of it queued, the late response is awaited and dropped.
+How a cancelled operation leaves the association is decided by how far its message came (`Delivery`): nothing sent,
+nothing happened; partly sent, the association is aborted; all of it queued, the late response is awaited and dropped.
 
 The reader waits for nobody. It calls only synchronous code: matching a response, waking an operation, ending.
 """
@@ -55,11 +55,11 @@ class Association:
     """An association with a peer, established (PS3.8 section 7).
 
     Made by `open_association`, `connect_association` or `wrap_client_stream`. Any number of tasks may use it: messages
-    are written whole, one after another in the order of the calls, and as many requests wait for their responses together as
-    the asynchronous operations window allows.
+    are written whole, one after another in the order of the calls, and as many requests wait for their responses
+    together as the asynchronous operations window allows.
 
-    `peer` is the `Peer` (None over a stream of the caller's), `settings` are the `AssociationSettings`, `negotiated` is what the
-    two sides agreed on.
+    `peer` is the `Peer` (None over a stream of the caller's), `settings` are the `AssociationSettings`, `negotiated` is
+    what the two sides agreed on.
     """
 
     def __init__(
@@ -133,9 +133,9 @@ class Association:
     async def echo(self, *, timeout: float | None = None) -> float:
         """Verify that the peer answers: C-ECHO (PS3.7 section 9.1.5). Returns the seconds that it took.
 
-        Needs a presentation context for Verification. Raises `NoPresentationContext`, `OperationTimeout` (the association
-        is then aborted), `InvalidResponse` for a status other than 0000, and the errors of a lost association.
-        Cancelled, it leaves the association usable.
+        Needs a presentation context for Verification. Raises `NoPresentationContext`, `OperationTimeout` (the
+        association is then aborted), `InvalidResponse` for a status other than 0000, and the errors of a lost
+        association. Cancelled, it leaves the association usable.
         """
         context = self.context_for(VERIFICATION, ANY_TRANSFER_SYNTAX)
         start = trio.current_time()
@@ -145,8 +145,8 @@ class Association:
     async def aclose(self) -> None:
         """Release the association (PS3.8 section 7.2) after the operations in flight, and close the connection.
 
-        Takes at most `timeouts.release`, then aborts; that is logged, and no error. Closing an association that has ended does
-        nothing. If cancelled, the connection is aborted and closed before `Cancelled` goes on.
+        Takes at most `timeouts.release`, then aborts; that is logged, and no error. Closing an association that has
+        ended does nothing. If cancelled, the connection is aborted and closed before `Cancelled` goes on.
         """
         self._is_closing = True
         try:
@@ -185,18 +185,16 @@ class Association:
         Raises `OperationTimeout`, the error that ended the association, or what the source of the data set raised. What
         cancellation does depends on how far the message came; `operation.delivery` tells.
         """
-        self._check_open()
+        await self._check_open()
         with operation.scope:
             self._operations.add(operation)
             try:
                 await self._take_turn()
                 try:
-                    self._check_open()
+                    await self._check_open()
                     operation.start_clock()
                     operation.phase = "opening the data set"
                     operation.request = await operation.prepare()
-                    await self._take_slot(operation)
-                    await trio.lowlevel.checkpoint_if_cancelled()  # the last moment at which nothing has happened
                     await self._send(operation)
                 finally:
                     self._turn.release()
@@ -238,30 +236,54 @@ class Association:
                 return message_id
 
     async def _send(self, operation: Operation) -> None:
-        request, limit = operation.request, self._send_pdu_length
-        context_id = request.context.context_id
-        operation.command = command = request.command(operation.message_id)
-        buffers = fragment(encode_command(command), context_id, limit, is_command=True, is_last=True)
-        if request.data_set is None:
-            await self._queue(operation, Batch(buffers, operation, is_last=True))
-            return
-        payload = payload_per_pdu(limit)
-        room = POOL_BUFFER_SIZE // payload * payload or POOL_BUFFER_SIZE
+        """Write the message. What it begins with is made ready while the responses before it are still awaited."""
         is_last = False
         while not is_last:
-            lent = await self._pool.borrow()
+            batch = await self._next_batch(operation)
             try:
-                operation.phase = "reading the data set"
-                count, is_last = await request.data_set.read_into(lent[:room])
-                buffers += fragment(lent[:count], context_id, limit, is_command=False, is_last=is_last)
+                if operation.delivery is Delivery.NOTHING_SENT:
+                    await self._take_slot(operation)
+                    batch.buffers[:0] = self._command(operation)
                 operation.phase = "writing"
-                await self._queue(operation, Batch(buffers, operation, count, is_last, lent))
+                await self._queue(operation, batch)
             except BaseException:
-                self._pool.forget()
+                if batch.lent is not None:
+                    self._pool.forget()
                 raise
-            buffers = []
+            is_last = batch.is_last
+
+    async def _next_batch(self, operation: Operation) -> Batch:
+        """The next of the data set, as PDUs; nothing for a message without one."""
+        request, limit = operation.request, self._send_pdu_length
+        context_id, source = request.context.context_id, request.data_set
+        if source is None:
+            return Batch([], operation, is_last=True)
+        operation.phase = "reading the data set"
+        data = source.whole() if not operation.is_begun else None
+        operation.is_begun = True
+        if data is not None:
+            buffers = fragment(data, context_id, limit, is_command=False, is_last=True)
+            return Batch(buffers, operation, len(data), is_last=True)
+        payload = payload_per_pdu(limit)
+        room = POOL_BUFFER_SIZE // payload * payload or POOL_BUFFER_SIZE
+        lent = await self._pool.borrow()
+        try:
+            count, is_last = await source.read_into(lent[:room])
+            buffers = fragment(lent[:count], context_id, limit, is_command=False, is_last=is_last)
+        except BaseException:
+            self._pool.forget()
+            raise
+        return Batch(buffers, operation, count, is_last, lent)
+
+    def _command(self, operation: Operation) -> list[Buffer]:
+        request = operation.request
+        operation.command = command = request.command(operation.message_id)
+        raw = encode_command(command)
+        return fragment(raw, request.context.context_id, self._send_pdu_length, is_command=True, is_last=True)
 
     async def _queue(self, operation: Operation, batch: Batch) -> None:
+        # The last moment at which nothing has happened; or the association ended when this task was about to go on.
+        await trio.lowlevel.checkpoint_if_cancelled()
         self._machine.check_can_send_data()
         await self._writer.queue(batch)
         operation.advance(Delivery.ALL_QUEUED if batch.is_last else Delivery.PARTLY_SENT)
@@ -296,8 +318,9 @@ class Association:
                 self._watch_scope.deadline = min((each.scope.deadline for each in left), default=math.inf)
                 await trio.sleep_forever()
 
-    def _check_open(self) -> None:
+    async def _check_open(self) -> None:
         if self._failure is not None:
+            await trio.lowlevel.checkpoint_if_cancelled()  # what cancels the caller may be what has ended the association
             raise copy.copy(self._failure)
         if self._is_closing:
             raise AssociationClosed("the association is being released")
@@ -375,6 +398,8 @@ class Association:
         try:
             await self._writer.run()
         except ConnectionLost as lost:
+            # The peer's last words, responses and an A-ABORT, may lie unread; behind them the reader meets the end, too.
+            await trio.sleep(self.settings.timeouts.abort_grace)
             self._end(lost, abort=False)
 
     async def _read(self) -> None:

@@ -30,6 +30,8 @@ class Delivery(enum.IntEnum):
 class DataSetSource(Protocol):
     """Where the data set of a message comes from; see `trio_dicom.sources.source.Source`."""
 
+    def whole(self) -> memoryview | None: ...
+
     async def read_into(self, buffer: memoryview) -> tuple[int, bool]: ...
 
 
@@ -57,6 +59,7 @@ class Operation(abc.ABC):
         self.response: Command | None = None
         self.settled = trio.Event()
         self.scope = trio.CancelScope()
+        self.is_begun = False  # something of the data set was read
         self.is_left = False  # nobody waits for the response any more
         self.is_last_batch_in_hand = False  # of the writer
         self.is_last_piece_out = False  # of a stream that tells only later that it has gone out
@@ -88,9 +91,9 @@ class Operation(abc.ABC):
 
     @property
     def in_doubt(self) -> bool:
-        """True when the peer may have the whole message, and no response says what it did with it."""
+        """True when the peer may have, or may still get, the whole message, and no response says what it did with it."""
         return self.delivery is Delivery.HANDED_OVER or (
-            self.delivery is Delivery.ALL_QUEUED and self.is_last_batch_in_hand
+            self.delivery is Delivery.ALL_QUEUED and (self.is_last_batch_in_hand or self.is_left)
         )
 
     @property

@@ -1,4 +1,4 @@
-"""The three doors of the requestor: an association as a block, in a nursery of the caller's, or over a stream of the caller's."""
+"""The three doors of the requestor: an association as a block, in the caller's nursery, or over the caller's stream."""
 
 from __future__ import annotations
 
@@ -45,17 +45,17 @@ async def open_association(
     """An association with `peer`, for the length of an `async with` block.
 
     `peer` is a `Peer` or text such as `PACS@10.0.0.5:104`. `contexts` are the presentation contexts to propose:
-    `PresentationContext` objects or abstract syntax UIDs, 1 to 128. With `tls`, the connection is TLS and the certificate is
-    checked for `server_hostname`, by default the peer's host; plain TCP is never fallen back to.
+    `PresentationContext` objects or abstract syntax UIDs, 1 to 128. With `tls`, the connection is TLS and the
+    certificate is checked for `server_hostname`, by default the peer's host; plain TCP is never fallen back to.
 
-    Leaving the block releases the association, within `timeouts.release`; leaving it by an exception or by
-    cancellation aborts it, within about a second. The body's own exception leaves as it is, in no `ExceptionGroup`. When the
-    peer aborts or the connection is lost, operations raise at once, but the body is not cancelled: see
+    Leaving the block releases the association, within `timeouts.release`; leaving it by an exception or by cancellation
+    aborts it, within about a second. The body's own exception leaves as it is, in no `ExceptionGroup`. When the peer
+    aborts or the connection is lost, operations raise at once, but the body is not cancelled: see
     `Association.wait_closed`.
 
-    Raises `ConnectFailed`, `TLSError`, `AssociationTimeout`, `AssociationRejected`, `NoAcceptedContexts`, `PeerLimitUnusable`,
-    `IdentityNotConfirmed`, `AssociationAborted`, `ConnectionLost` or `ProtocolViolation` before the body runs, and
-    `ValueError` for contexts that cannot be proposed. PS3.8 section 7.1.
+    Raises `ConnectFailed`, `TLSError`, `AssociationTimeout`, `AssociationRejected`, `NoAcceptedContexts`,
+    `PeerLimitUnusable`, `IdentityNotConfirmed`, `AssociationAborted`, `ConnectionLost` or `ProtocolViolation` before
+    the body runs, and `ValueError` for contexts that cannot be proposed. PS3.8 section 7.1.
     """
     association = await _connect(Peer.parse(peer), contexts, settings or AssociationSettings(), tls, server_hostname)
     async with _running(association):
@@ -73,7 +73,8 @@ async def connect_association(
 ) -> Association:
     """An association with `peer` whose tasks run in `nursery`, which must outlive it.
 
-    Parameters and errors are those of `open_association`. End it with `Association.aclose`; cancelling the nursery aborts it.
+    Parameters and errors are those of `open_association`. End it with `Association.aclose`; cancelling the nursery
+    aborts it.
     """
     association = await _connect(Peer.parse(peer), contexts, settings or AssociationSettings(), tls, server_hostname)
     nursery.start_soon(association.run, name=f"association with {association.peer}")
@@ -90,7 +91,8 @@ async def wrap_client_stream(
 ) -> Association:
     """An association over `stream`, which is connected already (a tunnel, a memory stream, TLS of the caller's making).
 
-    The association owns the stream from now on, and closes it also when this call fails. Otherwise as `connect_association`.
+    The association owns the stream from now on, and closes it also when this call fails. Otherwise as
+    `connect_association`.
     """
     settings = settings or AssociationSettings()
     association = await _establish(stream, contexts, called_ae_title, settings, None)

@@ -1,7 +1,7 @@
 """Transports: dialling, TLS and the writing of many buffers at once. The only file that touches a socket.
 
-A transport is written by one task and read by another. Its `write` takes buffers that are whole PDUs and keeps account of
-how far it came: after a cancelled `write`, `finish` writes the rest where that is possible, so that an A-ABORT never
+A transport is written by one task and read by another. Its `write` takes buffers that are whole PDUs and keeps account
+of how far it came: after a cancelled `write`, `finish` writes the rest where that is possible, so that an A-ABORT never
 lands inside another PDU. Whatever goes wrong with the connection is raised as `ConnectionLost`.
 """
 

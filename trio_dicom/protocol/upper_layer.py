@@ -142,8 +142,8 @@ class UpperLayer:
     def next_event(self) -> UpperLayerEvent | None:
         """The next thing that happened, or None if more bytes are needed, or if nothing more can happen.
 
-        The end of the connection is told once. In Sta13 only it and an A-ABORT are told. An A-ASSOCIATE-RQ of another protocol version is
-        never told: it is rejected by `reply`, in Sta13.
+        The end of the connection is told once. In Sta13 only it and an A-ABORT are told. An A-ASSOCIATE-RQ of another
+        protocol version is never told: it is rejected by `reply`, in Sta13.
 
         Raises `ProtocolViolation` for what the peer may not send: `InvalidPDU` and `UnrecognisedPDU` (Evt19), and
         `UnexpectedPDU`, A-ABORT (2, 2), for a PDU that the state does not allow. The A-ABORT is in `reply`.

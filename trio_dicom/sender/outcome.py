@@ -111,14 +111,20 @@ def report_of_failure(
     if delivery is None:
         outcome = _outcome_of_error(error, has_begun=False)
         return InstanceReport(path=path, outcome=outcome, reason=reason, retry=retry)
-    source = delivery.source
-    has_begun = delivery.bytes_sent > 0
+    source, status = delivery.source, delivery.status
+    if status is not None:  # an answer came all the same
+        outcome, reason, retry = outcome_of_status(status), status.meaning, retry_of_status(status)
+    elif delivery.in_doubt:
+        outcome = Outcome.IN_DOUBT
+    else:
+        outcome = _outcome_of_error(error, has_begun=delivery.bytes_sent > 0)
     return InstanceReport(
         path=path,
-        outcome=Outcome.IN_DOUBT if delivery.in_doubt else _outcome_of_error(error, has_begun=has_begun),
+        outcome=outcome,
         sop_class_uid=source.sop_class_uid if source is not None else None,
         sop_instance_uid=source.sop_instance_uid if source is not None else None,
         transfer_syntax_uid=delivery.transfer_syntax_uid,
+        status=status,
         attempts=delivery.attempts,
         bytes_sent=delivery.bytes_sent,
         reason=reason,

@@ -24,9 +24,9 @@ async def send_file(
 ) -> CStoreResponse:
     """Send the DICOM file at `path` to `peer` with C-STORE, and return the peer's answer.
 
-    The presentation contexts are inferred from the head of the file; the association is opened for it and released. Raises what
-    `open_association` and `CStoreSCU.send` raise. Cancelled, it aborts the association; what `CStoreSCU.send` says of the object
-    holds.
+    The presentation contexts are inferred from the head of the file; the association is opened for it and released.
+    Raises what `open_association` and `CStoreSCU.send` raise. Cancelled, it aborts the association; what
+    `CStoreSCU.send` says of the object holds.
     """
     contexts = await contexts_for([path])
     async with open_association(peer, contexts, settings=settings, tls=tls, server_hostname=server_hostname) as association:

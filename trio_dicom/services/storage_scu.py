@@ -10,7 +10,7 @@ import attrs
 import trio
 
 from ..association.association import Association
-from ..association.operation import Operation, Request
+from ..association.operation import Delivery, Operation, Request
 from ..errors import InvalidResponse, StatusError
 from ..protocol.command import Command, CStoreRQ, CStoreRSP, Priority
 from ..protocol.status import Status, StatusCategory
@@ -136,25 +136,26 @@ class CStoreSCU:
 
         1. `send(file)`: a path, or a pydicom `FileDataset`. The file at a path is not parsed if its transfer syntax was
            accepted: the data set goes out byte for byte as it lies there. A `FileDataset` is encoded anew, as in 3.
-        2. `send(stream)`: a binary file object, or a trio `ReceiveStream`, that starts with preamble and File Meta. It is read as
-           the network takes it, is never wholly in memory, and stays the caller's to close.
-        3. `send(dataset, pixels)`: a `Dataset` without Pixel Data, and a `PixelSource` that has them. Without `pixels` the
-           data set goes out as it is, in the accepted transfer syntax.
+        2. `send(stream)`: a binary file object, or a trio `ReceiveStream`, that starts with preamble and File Meta. It
+           is read as the network takes it, is never wholly in memory, and stays the caller's to close.
+        3. `send(dataset, pixels)`: a `Dataset` without Pixel Data, and a `PixelSource` that has them. Without `pixels`
+           the data set goes out as it is, in the accepted transfer syntax.
 
-        A file or data set in one of Explicit, Implicit and Deflated Little Endian is encoded anew when only another of these was
-        accepted. Pixels are never transcoded: `NoPresentationContext` is raised before a byte is sent.
+        A file or data set in one of Explicit, Implicit and Deflated Little Endian is encoded anew when only another of
+        these was accepted. Pixels are never transcoded: `NoPresentationContext` is raised before a byte is sent.
 
-        `progress`, the sending end of `open_progress_channel` or of any channel with `send_nowait`, gets a `TransferProgress` after
-        each batch of PDUs and one, `is_complete`, after the response; it never slows or fails a send.
+        `progress`, the sending end of `open_progress_channel` or of any channel with `send_nowait`, gets a
+        `TransferProgress` after each batch of PDUs and one, `is_complete`, after the response; it never slows or fails
+        a send.
 
         Raises `InvalidObject`, `ReadError` or `ObjectChanged` for the input (after the first byte this aborts the
-        association); `OperationTimeout`, `AssociationAborted`, `ConnectionLost`,
-        `AssociationClosed` or a `ProtocolViolation` for the association, whose `in_doubt` tells whether the peer may have stored
-        the object. A status is no exception.
+        association); `OperationTimeout`, `AssociationAborted`, `ConnectionLost`, `AssociationClosed` or a
+        `ProtocolViolation` for the association, whose `in_doubt` tells whether the peer may have stored the object. A
+        status is no exception.
 
-        Cancelled before its first byte was queued, it has done nothing. In the middle of the object it aborts the association: a
-        truncated object is never completed. After the last byte the association stays usable, and whether the object was stored
-        remains unknown.
+        Cancelled before its first byte was queued, it has done nothing. In the middle of the object it aborts the
+        association: a truncated object is never completed. After the last byte the association stays usable, and
+        whether the object was stored remains unknown.
         """
         delivery = StoreDelivery(self.association, self.options, source, pixels, progress)
         return await delivery.run()
@@ -187,6 +188,13 @@ class StoreDelivery:
     def in_doubt(self) -> bool:
         """True when the peer may have stored the object and no valid answer says so."""
         return self.operation is not None and self.operation.in_doubt
+
+    @property
+    def status(self) -> Status | None:
+        """The peer's answer to the last attempt, even if the caller had gone when it came."""
+        if self.operation is None or self.operation.delivery is not Delivery.ANSWERED:
+            return None
+        return Status(cast(CStoreRSP, self.operation.response).status)
 
     @property
     def bytes_sent(self) -> int:

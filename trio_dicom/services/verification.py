@@ -19,7 +19,8 @@ async def echo(
 ) -> float:
     """Ask `peer` whether it is there, and return the seconds from the C-ECHO to its answer.
 
-    Opens an association and releases it. Raises what `open_association` and `Association.echo` raise; cancelled, it aborts.
+    Opens an association and releases it. Raises what `open_association` and `Association.echo` raise; cancelled, it
+    aborts.
     """
     opened = open_association(peer, [VERIFICATION], settings=settings, tls=tls, server_hostname=server_hostname)
     async with opened as association:

@@ -16,7 +16,7 @@ _CHUNK = 1 << 20
 class PixelSource(Protocol):
     """What fills Pixel Data (7FE0,0010) of a data set that has none: native pixels, or encapsulated frames.
 
-    Native pixels have a `length` and no transfer syntax; frames have a transfer syntax and no length:
+    Native pixels have a `length` and no transfer syntax; frames have a transfer syntax and no length. For example::
 
         class Camera:
             length = 512 * 512 * 2 * 100  # bytes

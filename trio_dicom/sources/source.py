@@ -49,11 +49,18 @@ class Source(abc.ABC):
         """Fill `buffer` with the next bytes of the data set: `(bytes filled, finished)`.
 
         The buffer is filled wholly unless the data set ends in it, or the input is slow: then an even number of bytes
-        goes out early. `finished` comes with the last bytes, after the input was verified. A checkpoint only where bytes have to be waited for. After an exception only `rewind`,
-        `prepare` and `aclose` make sense.
+        goes out early. `finished` comes with the last bytes, after the input was verified. A checkpoint only where
+        bytes have to be waited for. After an exception only `rewind`, `prepare` and `aclose` make sense.
 
         Raises `ObjectChanged`, `ReadError` (the cause is chained) or `InvalidObject` (a data set of odd length).
         """
+
+    def whole(self) -> memoryview | None:
+        """All of the data set, where it is in memory already and nothing of it was read; None where it is not.
+
+        The input was verified, and the bytes stay as they are even after `aclose`. Raises as `read_into`.
+        """
+        return None
 
     @abc.abstractmethod
     async def rewind(self) -> bool:
