@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from .sender.outcome import InstanceReport, Outcome
     from .services.progress import TransferProgress, open_progress_channel
     from .services.send_file import send_file
-    from .services.storage_scu import CStoreOptions, CStoreResponse, CStoreSCU
+    from .services.storage_scu import CStoreOptions, CStoreResponse, CStoreSCU, StoreDelivery
     from .services.verification import echo
     from .settings import AssociationSettings, Limits, Role, Timeouts, UserIdentity, UserIdentityType
     from .sources.contexts import contexts_for
@@ -80,6 +80,7 @@ _HOMES = {
         "ReadError",
         "Retry",
         "StatusError",
+    "StoreDelivery",
         "TLSError",
         "TLSVerifyError",
         "TrioDicomError",
@@ -94,7 +95,7 @@ _HOMES = {
     ".sender.outcome": ("InstanceReport", "Outcome"),
     ".services.progress": ("TransferProgress", "open_progress_channel"),
     ".services.send_file": ("send_file",),
-    ".services.storage_scu": ("CStoreOptions", "CStoreResponse", "CStoreSCU"),
+    ".services.storage_scu": ("CStoreOptions", "CStoreResponse", "CStoreSCU", "StoreDelivery"),
     ".services.verification": ("echo",),
     ".settings": ("AssociationSettings", "Limits", "Role", "Timeouts", "UserIdentity", "UserIdentityType"),
     ".sources.contexts": ("contexts_for",),
@@ -142,6 +143,7 @@ __all__ = [
     "Status",
     "StatusCategory",
     "StatusError",
+    "StoreDelivery",
     "TLSError",
     "TLSVerifyError",
     "Timeouts",

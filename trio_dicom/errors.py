@@ -11,6 +11,7 @@ No message holds patient data, nor text of a peer that was not escaped and cut.
 from __future__ import annotations
 
 import enum
+from typing import Any
 
 import attrs
 
@@ -33,9 +34,14 @@ def printable(text: str | bytes, limit: int = 64) -> str:
 
 
 class TrioDicomError(Exception):
-    """The root of all errors of this library."""
+    """The root of all errors of this library.
+
+    `retry` tells when the same work may be tried again. `in_doubt` is True when the object of the failed operation had
+    been handed over whole: the peer may have stored it.
+    """
 
     retry: Retry = Retry.NEVER
+    in_doubt: bool = False
 
 
 class LocalProtocolError(TrioDicomError):
@@ -87,12 +93,8 @@ class TLSVerifyError(TLSError):
 
 
 class AssociationError(TrioDicomError):
-    """An association did not come about or has ended.
+    """An association did not come about or has ended."""
 
-    `in_doubt` is True when the object of the failed operation had been handed over whole: the peer may have stored it.
-    """
-
-    in_doubt: bool = False
     retry = Retry.NEW_ASSOCIATION
 
 
@@ -276,10 +278,11 @@ class NoPresentationContext(TrioDicomError):
 
 @attrs.define(eq=False, slots=False)
 class StatusError(TrioDicomError):
-    """`raise_for_status()` met a response that is a failure; it is in `response`."""
+    """`raise_for_status()` met a response that is a failure: the `CStoreResponse` is in `response`."""
 
-    response: object
-    text: str
+    response: Any
+    status: str
+    retry: Retry = Retry.NEVER  # that of the status
 
     def __str__(self) -> str:
-        return self.text
+        return f"the peer did not store the object: {self.status}"

@@ -364,8 +364,8 @@ def early(status: int):
 async def test_success_before_the_last_pdv_is_none(status, size, streams, autojump_clock):
     met = await meet(early(status), files=2, size=size, streams=streams())
     assert type(met.error) is InvalidResponse
-    assert not met.error.in_doubt
-    assert met.outcomes == [NOT_SENT, NOT_SENT]
+    assert met.error.in_doubt
+    assert met.outcomes == [IN_DOUBT, NOT_SENT]
     assert met.data_sets_completed == 0
 
 

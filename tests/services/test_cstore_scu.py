@@ -5,9 +5,7 @@ from __future__ import annotations
 import io
 import math
 import pathlib
-import struct
 
-import attrs
 import pydicom
 import pytest
 import trio
@@ -15,7 +13,6 @@ import trio.testing
 
 from support.scripted import CT, ScriptedPeer, make_data_set_file, scripted_link
 from trio_dicom import (
-    Association,
     AssociationAborted,
     AssociationSettings,
     CStoreOptions,
@@ -648,9 +645,3 @@ async def test_a_response_knows_how_long_it_took(autojump_clock: trio.testing.Mo
 
     async with scripted_link(script) as association:
         assert (await CStoreSCU(association).send(stream())).elapsed == pytest.approx(2.5, abs=1e-6)
-
-
-def test_the_helpers_file_is_one() -> None:
-    assert struct.unpack("<H", data_set_of(make_data_set_file())[:2]) == (8,)
-    assert attrs.has(CStoreRQ)
-    assert issubclass(Association, object)

@@ -407,11 +407,10 @@ class Association:
             with self._read_scope:
                 while self._handle_events():
                     limit = self.settings.timeouts.pdu
-                    inside = self._machine.is_inside_pdu
-                    if not inside:
-                        self._read_scope.deadline = math.inf
+                    if not self._machine.is_inside_pdu:
+                        self._expect_end_of_pdu(math.inf)
                     elif self._read_scope.deadline == math.inf:
-                        self._read_scope.deadline = trio.current_time() + limit
+                        self._expect_end_of_pdu(trio.current_time() + limit)
                     self._machine.receive_data(await self._transport.read())
             if self._read_scope.cancelled_caught:
                 self._end(AssociationTimeout("receiving a PDU whose first bytes came", limit), abort=True)
@@ -420,13 +419,17 @@ class Association:
         except ConnectionLost as lost:
             self._end(lost, abort=False)
 
+    def _expect_end_of_pdu(self, deadline: float) -> None:
+        if self._read_scope.deadline != deadline:  # setting it costs more than this
+            self._read_scope.deadline = deadline
+
     # --- what the peer says -------------------------------------------------------------------------------------------
 
     def _handle_events(self) -> bool:
         """Handle all that has come in; False if nothing more will."""
         while (event := self._machine.next_event()) is not None:
             self._handle(event)
-            self._read_scope.deadline = math.inf  # the next PDU has its own
+            self._expect_end_of_pdu(math.inf)  # the next PDU has its own
             if isinstance(event, ConnectionClosed):
                 return False
         return True
@@ -484,6 +487,7 @@ class Association:
                 raise InvalidResponse(f"a response whose {field} is not that of its request", 0, 0)
         operation.check(response)
         if not operation.may_be_answered and not Status(response.status).is_failure:  # type: ignore[union-attr]
+            operation.is_acknowledged_early = True
             raise InvalidResponse("a response before the last PDV of its request was sent", 0, 0)
 
     def _receive_data(self, fragment: DataFragment) -> None:
@@ -514,9 +518,9 @@ class Association:
         while self._failure is None and (self._in_flight or self._operations):
             self._idle = trio.Event()
             await self._idle.wait()
-        if self._failure is None:
+        if self._machine.state is State.STA6:  # else it has ended, or another task was here
             await self._writer.queue(Batch(self._machine.send(ReleaseRQ())))
-            await self._ended.wait()
+        await self._ended.wait()
 
     def _check_idle(self) -> None:
         if self._is_closing and not self._in_flight and not self._operations:

@@ -60,6 +60,7 @@ class Operation(abc.ABC):
         self.settled = trio.Event()
         self.scope = trio.CancelScope()
         self.is_begun = False  # something of the data set was read
+        self.is_acknowledged_early = False  # before its last PDV was sent: that peer cannot be believed, either way
         self.is_left = False  # nobody waits for the response any more
         self.is_last_batch_in_hand = False  # of the writer
         self.is_last_piece_out = False  # of a stream that tells only later that it has gone out
@@ -92,9 +93,9 @@ class Operation(abc.ABC):
     @property
     def in_doubt(self) -> bool:
         """True when the peer may have, or may still get, the whole message, and no response says what it did with it."""
-        return self.delivery is Delivery.HANDED_OVER or (
-            self.delivery is Delivery.ALL_QUEUED and (self.is_last_batch_in_hand or self.is_left)
-        )
+        if self.delivery is Delivery.ALL_QUEUED and (self.is_last_batch_in_hand or self.is_left):
+            return True
+        return self.delivery is Delivery.HANDED_OVER or self.is_acknowledged_early
 
     @property
     def would_be_cut(self) -> bool:

@@ -19,7 +19,7 @@ from ..errors import (
     ProtocolViolation,
 )
 from ..peer import Peer
-from ..protocol.negotiation import Negotiated, PresentationContext, as_presentation_contexts, conclude, propose
+from ..protocol.negotiation import PresentationContext, as_presentation_contexts, conclude, propose
 from ..protocol.pdu import PDU, Abort, AssociateAC, AssociateRJ, AssociateRQ, ReleaseRQ
 from ..protocol.state import State
 from ..protocol.upper_layer import ConnectionClosed, Side, UpperLayer
@@ -27,8 +27,6 @@ from ..settings import AssociationSettings
 from .association import Association
 from .operation import Batch
 from .transport import Buffer, Transport, dial, transport_over
-
-LEAST_PDU_LENGTH = 8  # a PDV with two bytes, since PDVs are even
 
 Contexts = Iterable[PresentationContext | str]
 
@@ -155,7 +153,8 @@ async def _establish(
         if isinstance(answer, AssociateRJ):
             raise AssociationRejected(answer.result, answer.source, answer.reason, answer.text)
         negotiated = conclude(request, answer, settings)
-        _check_usable(negotiated)
+        if not negotiated.accepted:
+            raise NoAcceptedContexts(tuple((each.abstract_syntax, each.result) for each in negotiated.rejected))
         return Association(transport, machine, negotiated, settings, peer)
     except BaseException as failure:
         await _hang_up(transport, machine, settings, failure)
@@ -174,13 +173,6 @@ async def _request(transport: Transport, machine: UpperLayer, request: Associate
         if isinstance(event, ConnectionClosed):
             raise ConnectionLost("the peer closed the connection in place of an answer to the association request")
         machine.receive_data(await transport.read())
-
-
-def _check_usable(negotiated: Negotiated) -> None:
-    if not negotiated.accepted:
-        raise NoAcceptedContexts(tuple((each.abstract_syntax, each.result) for each in negotiated.rejected))
-    if 0 < negotiated.peer_max_pdu_length < LEAST_PDU_LENGTH:
-        raise PeerLimitUnusable(negotiated.peer_max_pdu_length)
 
 
 async def _hang_up(

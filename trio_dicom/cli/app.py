@@ -37,11 +37,10 @@ def run(arguments: list[str] | None = None) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _paths(kind: object, value: list[str]) -> None:
+def _path(kind: object, value: str) -> None:
     # Hyphens are let through for the sake of - and of files after a --: what is left is a mistyped option.
-    for path in value:
-        if path.startswith("-") and path != "-" and not os.path.lexists(path):
-            raise ValueError(f"Neither an option nor a file: {path}")
+    if value.startswith("-") and value != "-" and not os.path.lexists(value):
+        raise ValueError(f"{value} is neither an option nor a file.")
 
 
 def _peer(kind: object, value: str) -> None:
@@ -76,9 +75,12 @@ Cert = Annotated[Path | None, Parameter(group=TLS, help="PEM file of our own cer
 Key = Annotated[Path | None, Parameter(group=TLS, help="PEM file of its private key, if not in the certificate's file")]
 
 Paths = Annotated[
-    list[str],
+    str,
     Parameter(
-        validator=_paths, allow_leading_hyphen=True, help="files, directories (recursively), or - for standard input"
+        name="PATH",
+        validator=_path,
+        allow_leading_hyphen=True,
+        help="files, directories (recursively), or - for standard input",
     ),
 ]
 Retries = Annotated[int, Parameter(validator=_zero_or_more, help="how often an object is sent again")]
@@ -125,12 +127,11 @@ def echo(
     return run_echo(Connection.of(Peer.parse(peer), calling, timeout, tls=tls, ca=ca, cert=cert, key=key))
 
 
-@app.command
+@app.command(usage="Usage: trio-dicom send [OPTIONS] PEER PATH...")
 def send(
     peer: PeerArgument,
-    paths: Paths,
     /,
-    *,
+    *paths: Paths,
     calling: Calling = "TRIO_DICOM",
     timeout: Timeout = 30.0,
     retries: Retries = 0,
@@ -158,8 +159,10 @@ def send(
     65 no input is a DICOM object; 69 the peer refused for good; 75 trying
     again may help; 130 and 143 after SIGINT and SIGTERM.
     """
-    from .connection import Connection
+    from .connection import Connection, usage_error
     from .send import run_send
 
+    if not paths:
+        raise usage_error("no PATH is given: a file, a directory, or - for standard input")
     connection = Connection.of(Peer.parse(peer), calling, timeout, max_pdu, tls=tls, ca=ca, cert=cert, key=key)
     return run_send(connection, paths, retries=retries, report_path=report, quiet=quiet)

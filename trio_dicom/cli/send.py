@@ -38,7 +38,7 @@ PASSING = (Retry.LATER, Retry.NEW_ASSOCIATION)
 FIRST_DELAY, LONGEST_DELAY = 1.0, 60.0  # s, before an association is tried again
 
 
-def run_send(connection: Connection, paths: list[str], *, retries: int, report_path: Path | None, quiet: bool) -> int:
+def run_send(connection: Connection, paths: Sequence[str], *, retries: int, report_path: Path | None, quiet: bool) -> int:
     """Send what `paths` name, report each input, and give the exit code."""
     if paths.count(STANDARD_INPUT) > 1:
         raise usage_error("- (standard input) can be given once")
@@ -50,7 +50,7 @@ def run_send(connection: Connection, paths: list[str], *, retries: int, report_p
         return trio.run(_send, connection, paths, retries, report, quiet)
 
 
-async def _send(connection: Connection, paths: list[str], retries: int, report: ReportWriter, quiet: bool) -> int:
+async def _send(connection: Connection, paths: Sequence[str], retries: int, report: ReportWriter, quiet: bool) -> int:
     transfer = Transfer(connection, retries, report, quiet=quiet)
     async with cancel_on_signals() as signals:
         await transfer.run(paths)

@@ -13,6 +13,8 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 
+from ..errors import Retry
+
 
 class StatusCategory(enum.Enum):
     """The classes of PS3.7 annex C."""
@@ -79,6 +81,18 @@ _RANGES: tuple[tuple[int, int, str], ...] = (
     (0xF000, 0xC000, "Error: Cannot Understand"),
 )
 
+# When an object that got this status may be sent again; a policy, for the standard has none. Others: never.
+_RETRIES: Mapping[int, Retry] = {
+    0x0110: Retry.LATER,  # some peers say so of a full disk
+    0x0112: Retry.AFTER_CONFIG,
+    0x0118: Retry.AFTER_CONFIG,
+    0x0122: Retry.AFTER_CONFIG,
+    0x0124: Retry.AFTER_CONFIG,
+    0x0210: Retry.NEW_ASSOCIATION,
+    0x0213: Retry.LATER,
+    0x0214: Retry.AFTER_CONFIG,
+}
+
 
 class Status(int):
     """The (0000,0900) of a response: an `int` of 16 bits that knows what it says to a storage SCU.
@@ -128,6 +142,11 @@ class Status(int):
     def is_failure(self) -> bool:
         """Neither success nor warning."""
         return not (self.is_success or self.is_warning)
+
+    @property
+    def retry(self) -> Retry:
+        """When an object that got this status may be sent again."""
+        return Retry.LATER if self >> 8 == 0xA7 else _RETRIES.get(self, Retry.NEVER)
 
     def __repr__(self) -> str:
         return f"Status(0x{self:04X}, {self.meaning!r})"

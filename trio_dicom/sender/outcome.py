@@ -54,16 +54,6 @@ class InstanceReport:
 
 
 _DUPLICATE_INSTANCE = 0x0111
-_RETRY_OF_STATUS = {
-    0x0110: Retry.LATER,  # processing failure: some peers say so of a full disk
-    0x0213: Retry.LATER,
-    0x0210: Retry.NEW_ASSOCIATION,
-    0x0112: Retry.AFTER_CONFIG,
-    0x0122: Retry.AFTER_CONFIG,
-    0x0118: Retry.AFTER_CONFIG,
-    0x0124: Retry.AFTER_CONFIG,
-    0x0214: Retry.AFTER_CONFIG,
-}
 
 
 def outcome_of_status(status: Status) -> Outcome:
@@ -73,13 +63,6 @@ def outcome_of_status(status: Status) -> Outcome:
     if status.is_warning:
         return Outcome.STORED_WITH_WARNING
     return Outcome.ALREADY_PRESENT if status == _DUPLICATE_INSTANCE else Outcome.REFUSED
-
-
-def retry_of_status(status: Status) -> Retry:
-    """When an object that got this status may be sent again."""
-    if 0xA700 <= status <= 0xA7FF:
-        return Retry.LATER
-    return _RETRY_OF_STATUS.get(int(status), Retry.NEVER)
 
 
 def report_of_response(path: str | None, delivery: StoreDelivery, response: CStoreResponse) -> InstanceReport:
@@ -95,7 +78,7 @@ def report_of_response(path: str | None, delivery: StoreDelivery, response: CSto
         attempts=response.attempts,
         bytes_sent=response.bytes_sent,
         reason="" if outcome is Outcome.STORED else response.status.meaning,
-        retry=retry_of_status(response.status),
+        retry=response.status.retry,
     )
 
 
@@ -113,7 +96,7 @@ def report_of_failure(
         return InstanceReport(path=path, outcome=outcome, reason=reason, retry=retry)
     source, status = delivery.source, delivery.status
     if status is not None:  # an answer came all the same
-        outcome, reason, retry = outcome_of_status(status), status.meaning, retry_of_status(status)
+        outcome, reason, retry = outcome_of_status(status), status.meaning, status.retry
     elif delivery.in_doubt:
         outcome = Outcome.IN_DOUBT
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from typing import TYPE_CHECKING, BinaryIO, cast, overload
+from typing import TYPE_CHECKING, Any, BinaryIO, cast, overload
 
 import attrs
 import trio
@@ -93,7 +93,7 @@ class CStoreResponse:
     def raise_for_status(self) -> CStoreResponse:
         """This response, unless it is a failure: then `StatusError`."""
         if self.is_failure:
-            raise StatusError(self, f"the peer did not store the object: {self.status!r}")
+            raise StatusError(self, repr(self.status), self.status.retry)
         return self
 
 
@@ -157,12 +157,25 @@ class CStoreSCU:
         association: a truncated object is never completed. After the last byte the association stays usable, and
         whether the object was stored remains unknown.
         """
-        delivery = StoreDelivery(self.association, self.options, source, pixels, progress)
-        return await delivery.run()
+        return await self.delivery(source, pixels, progress=progress).run()
+
+    def delivery(
+        self, source: Any, pixels: PixelSource | None = None, /, *, progress: ProgressChannel | None = None
+    ) -> StoreDelivery:
+        """What `send` does, not begun yet: `await delivery.run()` does it.
+
+        Kept by the caller, it tells what became of the object also after a cancellation. Parameters as for `send`.
+        """
+        return StoreDelivery(self.association, self.options, source, pixels, progress)
 
 
 class StoreDelivery:
-    """One object on its way over an association, through its attempts; it knows at any time what became of it."""
+    """One object on its way over an association, through its attempts: see `CStoreSCU.delivery`.
+
+    It knows at any time what became of it. `status` is that of the peer's answer, if one came. Without one, `in_doubt`
+    is True if the peer may have stored the object, and False if it never had all of it. `attempts` were begun, and
+    `bytes_sent` bytes of the data set went to the transport in the last of them.
+    """
 
     def __init__(
         self,
@@ -230,7 +243,7 @@ class StoreDelivery:
         )
 
     async def _may_retry(self, status: Status) -> bool:
-        is_transient = 0xA700 <= status <= 0xA7FF or status == 0x0213
+        is_transient = status >> 8 == 0xA7 or status == 0x0213
         is_left = self.attempts <= self._options.max_retries and self._association.is_open
         return is_transient and is_left and self.source is not None and await self.source.rewind()
 
