@@ -65,7 +65,7 @@ SAMPLES: list[tuple[errors.TrioDicomError, str]] = [
         errors.NoPresentationContext("1.2", "1.3"),
         "no presentation context for SOP class 1.2 in transfer syntax 1.3; the SOP class was not accepted",
     ),
-    (errors.StatusError(None, "refused"), "refused"),
+    (errors.StatusError(None, "0xA700", Retry.LATER), "the peer did not store the object: 0xA700"),
     *[
         (kind("what was wrong", 2, 6), "what was wrong")
         for kind in (

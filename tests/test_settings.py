@@ -58,7 +58,7 @@ def test_timeouts_are_named() -> None:
 )
 def test_the_least_of_each_limit(name: str, least: int) -> None:
     assert getattr(Limits(**{name: least}), name) == least
-    for value in (least - 1, float(least), str(least), None, True if least else False):
+    for value in (least - 1, float(least), str(least), None, bool(least)):
         with pytest.raises(ValueError, match=f"{name} must be a whole number, at least {least}"):
             Limits(**{name: value})  # type: ignore[arg-type]
 

@@ -200,9 +200,8 @@ class OperationTimeout(AssociationError):
     in_all: bool = False  # it was the maximum duration
 
     def __str__(self) -> str:
-        if self.in_all:
-            return f"more than {self.seconds:g} s in all, the last {self.phase}, after {self.bytes_sent} bytes of the data set"
-        return f"no progress for {self.seconds:g} s while {self.phase}, after {self.bytes_sent} bytes of the data set"
+        limit = f"not done within {self.seconds:g} s" if self.in_all else f"no progress for {self.seconds:g} s"
+        return f"{limit} while {self.phase}, after {self.bytes_sent} bytes of the data set"
 
 
 @attrs.define(eq=False, slots=False)

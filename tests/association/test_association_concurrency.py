@@ -200,6 +200,20 @@ async def test_a_late_response_that_never_comes(timeout: float, autojump_clock: 
         assert association.failure.seconds == 12
 
 
+class OneWay(trio.abc.ReceiveStream):
+    """A stream that is read piece by piece."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = memoryview(data)
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        await trio.lowlevel.checkpoint()
+        chunk, self.data = self.data[: 1 << 18], self.data[1 << 18 :]
+        return bytes(chunk)
+
+    async def aclose(self) -> None: ...
+
+
 async def test_cancelled_again_and_again_before_a_peer_that_reads_nothing(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
@@ -208,24 +222,34 @@ async def test_cancelled_again_and_again_before_a_peer_that_reads_nothing(
 
     async def script(peer: ScriptedPeer) -> None:
         await peer.accept(window=0)
-        await may_read.wait()
+        receive = peer.stream.receive_some
+
+        async def when_it_may(max_bytes: int | None = None) -> bytes:
+            data = bytes(await receive(max_bytes))
+            await may_read.wait()
+            return data
+
+        peer.stream.receive_some = when_it_may  # type: ignore[method-assign]
         await peer.serve_requests()
 
     settings = AssociationSettings(operations_window=0)
     streams = trio.testing.lockstep_stream_pair()
-    async with scripted_link(script, settings=settings, streams=streams) as association:
+    async with scripted_link(script, [CT, VERIFICATION], settings=settings, streams=streams) as association:
         scu = CStoreSCU(association)
-        async with trio.open_nursery() as nursery:
-            for number in range(3):  # one in the writer's hands, two queued
-                nursery.start_soon(scu.send, stream(number))
-                await trio.testing.wait_all_tasks_blocked()
-            for _ in range(10):
-                with trio.move_on_after(0.5) as scope:
-                    await scu.send(stream(99))
-                assert scope.cancelled_caught
-                assert association.is_open
-            may_read.set()
-            assert (await scu.send(stream(4))).is_success
+        for _ in range(3):
+            async with trio.open_nursery() as nursery:
+                for _ in range(4):  # one with the peer, one in the writer's hands, two queued; none in a buffer
+                    nursery.start_soon(association.echo)
+                    await trio.testing.wait_all_tasks_blocked()
+                for _ in range(3):
+                    with trio.move_on_after(0.5) as scope:
+                        await scu.send(OneWay(make_data_set_file(5 << 20)))
+                    assert scope.cancelled_caught
+                    assert association.is_open
+                may_read.set()
+            may_read = trio.Event()
+        may_read.set()
+        assert (await scu.send(OneWay(make_data_set_file(5 << 20)))).is_success
 
 
 async def test_cancelled_before_it_began(autojump_clock: trio.testing.MockClock) -> None:

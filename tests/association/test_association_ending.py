@@ -81,7 +81,7 @@ async def hold(peer: ScriptedPeer) -> None:
 
 
 async def test_a_body_that_ends_well(autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with listening(ScriptedPeer.serve, monkeypatch) as listener:
+    async with listening(ScriptedPeer.serve, monkeypatch) as listener:  # noqa: SIM117
         async with open_association("PACS@host:104", [CT]) as association:
             assert association.is_open
             assert str(association.peer) == "PACS@host:104"
@@ -441,7 +441,7 @@ async def test_the_peer_releases_in_the_middle_of_an_object(autojump_clock: trio
 
 @pytest.mark.parametrize("order", ["answer first", "answer last"])
 async def test_both_release_at_once(order: str, autojump_clock: trio.testing.MockClock) -> None:
-    """The requestor answers first (PS3.8 AR-8, AR-9); an acceptor that does not care for the order ends well or aborted."""
+    """The requestor answers first (PS3.8 AR-8, AR-9); an acceptor that answers out of turn spoils nothing."""
     pdus = []
 
     async def script(peer: ScriptedPeer) -> None:
@@ -517,7 +517,7 @@ async def test_a_bug_of_ours(
         raise ZeroDivisionError("oops")
 
     async with listening(ScriptedPeer.serve, monkeypatch) as listener:
-        with pytest.raises(InternalError, match="ZeroDivisionError") as caught:
+        with pytest.raises(InternalError, match="ZeroDivisionError") as caught:  # noqa: PT012
             async with open_association("PACS@host:104", [CT]) as association:
                 monkeypatch.setattr(association, where, broken)
                 await CStoreSCU(association).send(stream())
@@ -534,7 +534,7 @@ async def test_a_bug_of_ours_is_told_to_the_sender(
         raise ZeroDivisionError("oops")
 
     async with listening(ScriptedPeer.serve, monkeypatch):
-        with pytest.raises(ExceptionGroup) as caught:
+        with pytest.raises(ExceptionGroup) as caught:  # noqa: PT012
             async with trio.open_nursery() as nursery:
                 association = await connect_association(nursery, "PACS@host:104", [CT])
                 monkeypatch.setattr(association, "_settle", broken)

@@ -69,7 +69,7 @@ class Archive:
         try:
             await peer.accept()
         except AssertionError:  # nobody asked for an association
-            return
+            return None
         while True:
             try:
                 context_id, request, data_set = await peer.receive_message()
@@ -215,7 +215,8 @@ def test_send_with_other_dice(seed: int) -> None:
         async with scripted_link(script, CONTEXTS, settings=settings) as association:
 
             async def send(number: int) -> None:
-                deliveries[number] = StoreDelivery(association, CStoreOptions(), *FORMS["stream"](number, pathlib.Path()))  # type: ignore[arg-type]
+                item = FORMS["stream"](number, pathlib.Path())
+                deliveries[number] = StoreDelivery(association, CStoreOptions(), *item)  # type: ignore[arg-type]
                 try:
                     ends[number] = (await deliveries[number].run()).status
                 except AssociationAborted as error:
@@ -314,8 +315,14 @@ def test_a_nursery_with_an_association_in_it(kind: str) -> None:
     async def scenario(cut: Cut) -> None:
         archive = Archive()
         ours, theirs = stream_pair(kind)
+        has_ended = trio.Event()
+
+        async def peer() -> None:
+            await follow(archive, ScriptedPeer(theirs))
+            has_ended.set()
+
         async with trio.open_nursery() as peers:
-            peers.start_soon(follow, archive, ScriptedPeer(theirs))
+            peers.start_soon(peer)
             with cut:
                 async with trio.open_nursery() as nursery:
                     association = await wrap_client_stream(nursery, ours, CONTEXTS, settings=SETTINGS)
@@ -326,8 +333,7 @@ def test_a_nursery_with_an_association_in_it(kind: str) -> None:
             with pytest.raises(trio.ClosedResourceError):
                 await ours.send_all(b"x")
             with trio.fail_after(2):  # the peer has seen the end
-                while peers.child_tasks:
-                    await trio.sleep(0.01)
+                await has_ended.wait()
         check_the_end(archive, cut, kind)
 
     assert cancel_at_every_checkpoint(scenario, clock=kind != SOCKET) > 20

@@ -44,7 +44,9 @@ def client_context(authority: trustme.CA) -> ssl.SSLContext:
 
 
 @asynccontextmanager
-async def listening(context: ssl.SSLContext | None, *, talks: bool = True) -> AsyncIterator[tuple[str, list[ScriptedPeer]]]:
+async def listening(
+    context: ssl.SSLContext | None, *, talks: bool = True
+) -> AsyncIterator[tuple[str, list[ScriptedPeer]]]:
     """A scripted peer on a port of this machine, over TLS with `context`; its address, and those who came."""
     peers: list[ScriptedPeer] = []
 
@@ -76,7 +78,7 @@ async def test_the_right_certificate(authority: trustme.CA) -> None:
 
 
 async def test_the_host_is_that_of_the_peer(authority: trustme.CA) -> None:
-    async with listening(server_context(authority, "127.0.0.1")) as (address, _):
+    async with listening(server_context(authority, "127.0.0.1")) as (address, _):  # noqa: SIM117
         async with open_association(address, [CT], tls=client_context(authority)) as association:
             assert association.is_open
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import itertools
 import socket
 from collections.abc import Callable
 
@@ -24,7 +23,14 @@ from trio_dicom import (
 )
 from trio_dicom.association import transport as transport_module
 from trio_dicom.association.operation import Batch
-from trio_dicom.association.transport import SocketTransport, StreamTransport, Transport, WriteProgress, dial, transport_over
+from trio_dicom.association.transport import (
+    SocketTransport,
+    StreamTransport,
+    Transport,
+    WriteProgress,
+    dial,
+    transport_over,
+)
 from trio_dicom.protocol.pdu import Abort, PDataTF
 
 BUFFERS = [bytes([number % 251]) * (1 + number % 997) for number in range(5000)]
@@ -36,7 +42,8 @@ def sockets(size: int = 4096) -> tuple[trio.SocketStream, trio.SocketStream]:
     for each in (ours, theirs):
         each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
         each.setblocking(False)
-    return tuple(trio.SocketStream(trio.socket.from_stdlib_socket(each)) for each in (ours, theirs))  # type: ignore[return-value]
+    one, other = (trio.SocketStream(trio.socket.from_stdlib_socket(each)) for each in (ours, theirs))
+    return one, other
 
 
 async def read_all(stream: trio.abc.ReceiveStream) -> bytes:
@@ -44,6 +51,11 @@ async def read_all(stream: trio.abc.ReceiveStream) -> bytes:
     async for chunk in stream:
         data += chunk
     return bytes(data)
+
+
+async def write_on(transport: Transport) -> None:
+    for _ in range(1000):  # the first may still be taken by the kernel
+        await transport.write([b"x" * 1000], Told())
 
 
 class Told(WriteProgress):
@@ -196,8 +208,7 @@ async def test_a_reset() -> None:
     with pytest.raises(ConnectionLost, match=r"reset|lost"):
         await transport.read()
     with pytest.raises(ConnectionLost):
-        for _ in itertools.repeat(None, 100):
-            await transport.write([b"x" * 1000], Told())
+        await write_on(transport)
     await transport.aclose()
 
 
@@ -207,8 +218,7 @@ async def test_a_peer_that_has_gone(make: Callable[[], tuple[Transport, trio.abc
     await other.aclose()
     assert await transport.read() == b""
     with pytest.raises(ConnectionLost):
-        for _ in itertools.repeat(None, 1000):
-            await transport.write([b"x" * 1000], Told())
+        await write_on(transport)
     await transport.aclose()
 
 
@@ -235,20 +245,18 @@ async def test_tcp_is_tuned() -> None:
 
 # --- cancelled in the middle of a batch -----------------------------------------------------------------------------
 
-QUICK = Timeouts(abort_grace=0.5, abort_linger=0.5)
+QUICK = Timeouts(abort_grace=0.3, abort_linger=0.8)
 
 
-async def cut_in_the_middle(reads_on: bool) -> bytes:
+async def cut_in_the_middle(reads_after: float) -> bytes:
     """What a peer gets whose buffers were full when the sender was cancelled."""
     was_cancelled = trio.Event()
-    has_closed = trio.Event()
     got = bytearray()
 
     async def script(peer: ScriptedPeer) -> None:
         await peer.accept()
         await was_cancelled.wait()
-        if not reads_on:
-            await has_closed.wait()
+        await trio.sleep(reads_after)
         async for chunk in peer.stream:  # type: ignore[attr-defined]
             got.extend(chunk)
             if got.endswith(b"".join(Abort(0, 0).encode())):
@@ -264,13 +272,11 @@ async def cut_in_the_middle(reads_on: bool) -> bytes:
         assert isinstance(association.failure, AssociationAborted)
         was_cancelled.set()
         await association.wait_closed()
-        assert trio.current_time() - start < 1.0
-        has_closed.set()
     return bytes(got)
 
 
 async def test_the_batch_in_hand_is_finished_and_then_an_abort() -> None:
-    pdus = whole_pdus(await cut_in_the_middle(reads_on=True))
+    pdus = whole_pdus(await cut_in_the_middle(reads_after=0))
     assert pdus[-1] == Abort(0, 0)
     data = [pdv for pdu in pdus[:-1] if isinstance(pdu, PDataTF) for pdv in pdu.pdvs]
     assert len(data) == len(pdus) - 1
@@ -279,7 +285,8 @@ async def test_the_batch_in_hand_is_finished_and_then_an_abort() -> None:
 
 
 async def test_a_peer_that_does_not_read_sees_the_end_alone() -> None:
-    got = await cut_in_the_middle(reads_on=False)
+    """Even if it reads again later: the time for good manners is over."""
+    got = await cut_in_the_middle(reads_after=0.5)
     with pytest.raises(ValueError, match="cut off"):
         whole_pdus(got)
     assert not got.endswith(b"".join(Abort(0, 0).encode()))

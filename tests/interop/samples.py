@@ -1,4 +1,4 @@
-"""The DICOM files that pydicom ships and that can be sent, and how a data set is compared with another encoding of it."""
+"""The DICOM files that pydicom ships and that can be sent, and how a data set is compared with itself encoded anew."""
 
 from __future__ import annotations
 
@@ -85,8 +85,8 @@ def plain(dataset: Dataset) -> dict[int, Any]:
     """What `dataset` says, however it is encoded.
 
     Not compared: group lengths, which are an encoding's own, and the VRs of values that are the same, since Implicit VR
-    has none and DCMTK makes encapsulated Pixel Data OB. Private values, whose VR nobody knows then, are compared as they
-    are encoded. Padding does not count.
+    has none and DCMTK makes encapsulated Pixel Data OB. Private values, whose VR nobody knows then, are compared as
+    they are encoded. Padding does not count.
     """
     tags = [tag for tag in sorted(dataset.keys()) if tag.element != 0 and tag != DATA_SET_TRAILING_PADDING]
     with warnings.catch_warnings():

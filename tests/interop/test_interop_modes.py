@@ -1,4 +1,4 @@
-"""Peers that refuse, abort, or are slow; many associations at once; C-ECHO: with the library and from the command line."""
+"""Peers that refuse, abort or are slow, many associations at once, C-ECHO: the library and the command line."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from trio_dicom import (
     CStoreResponse,
     CStoreSCU,
     OperationTimeout,
+    PresentationContext,
     TrioDicomError,
     contexts_for,
     echo,
@@ -76,7 +77,7 @@ async def test_modes_with_the_library(storescp: Start, mode: Mode) -> None:
         return
     with pytest.raises(mode.error) as caught:
         await send_file(peer.address, LARGE.path, options=options)
-    assert caught.value.in_doubt is mode.in_doubt  # type: ignore[attr-defined]
+    assert caught.value.in_doubt is mode.in_doubt
 
 
 @modes
@@ -87,9 +88,7 @@ def test_modes_from_the_command_line(storescp: Start, command_line: CommandLine,
     assert line["status"] == (0 if mode.error is None else None)
 
 
-def test_a_peer_that_sleeps_after_an_object_keeps_the_next_in_doubt(
-    storescp: Start, command_line: CommandLine
-) -> None:
+def test_a_peer_that_sleeps_after_an_object_keeps_the_next_in_doubt(storescp: Start, command_line: CommandLine) -> None:
     peer = storescp("--sleep-after", "2")
     ended, report = command_line.send(peer.address, NATIVE[0].path, NATIVE[1].path, "--timeout", "0.3")
     assert [line["outcome"] for line in report] == ["stored", "in_doubt"]
@@ -115,9 +114,7 @@ async def test_echo(receiver: str, request: pytest.FixtureRequest) -> None:
 
 
 @pytest.mark.parametrize("receiver", ["storescp", "orthanc", "pynetdicom_scp"])
-def test_echo_from_the_command_line(
-    receiver: str, request: pytest.FixtureRequest, command_line: CommandLine
-) -> None:
+def test_echo_from_the_command_line(receiver: str, request: pytest.FixtureRequest, command_line: CommandLine) -> None:
     peer = request.getfixturevalue(receiver)()
     ended = command_line("echo", peer.address)
     assert ended.code == 0
@@ -171,11 +168,13 @@ def endless_object() -> Dataset:
 
 async def test_a_new_association_works_after_a_cancelled_send(storescp: Start) -> None:
     peer = storescp()
-    contexts = [SecondaryCaptureImageStorage, *await contexts_for([LARGE.path])]
+    contexts = [PresentationContext(SecondaryCaptureImageStorage), *await contexts_for([LARGE.path])]
     progress_send, progress = open_progress_channel()
     async with open_association(peer.address, contexts) as association:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(lambda: CStoreSCU(association).send(endless_object(), EndlessPixels(), progress=progress_send))
+            nursery.start_soon(
+                lambda: CStoreSCU(association).send(endless_object(), EndlessPixels(), progress=progress_send)
+            )
             await progress.receive()
             nursery.cancel_scope.cancel()
         await association.wait_closed()

@@ -194,7 +194,10 @@ async def test_orthanc_gets_every_byte(orthanc: Start) -> None:
     rewritten = set()
     for samples in rounds(each for each in SAMPLES if each.name not in ORTHANC_IS_SILENT):
         results = await deliver(peer.address, samples)
-        refused = {name: each.status if isinstance(each, CStoreResponse) else each for name, each in not_stored(results).items()}
+        refused = {
+            name: each.status if isinstance(each, CStoreResponse) else each
+            for name, each in not_stored(results).items()
+        }
         assert refused == {name: status for name, (status, _) in ORTHANC_REFUSES.items() if name in results}
         stored = await trio.to_thread.run_sync(take_all, peer)
         taken = [each for each in samples if each.name not in ORTHANC_REFUSES]
@@ -264,7 +267,7 @@ async def test_data_sets_with_a_pixel_source_arrive_equal(storescp: Start) -> No
     assert not_stored(results) == {}
     stored = collections.defaultdict(list)
     for path in peer.files:
-        meta, data_set = peers.split_part10(path.read_bytes())
+        meta = peers.split_part10(path.read_bytes())[0]
         identity = meta[0x0003].decode(), meta[0x0010].decode()
         stored[identity].append(plain_with_frames(decoded(path.read_bytes()), identity[1]))
     for sample in samples:
@@ -287,7 +290,9 @@ def frames_of(dataset: Dataset) -> list[bytes]:
 # --- native objects, where the peer takes only one native transfer syntax ---------------------------------------------
 
 
-NATIVE = [each for each in SAMPLES if each.transfer_syntax_uid in NATIVE_LITTLE_ENDIAN and each.name not in NOT_WRITABLE]
+NATIVE = [
+    each for each in SAMPLES if each.transfer_syntax_uid in NATIVE_LITTLE_ENDIAN and each.name not in NOT_WRITABLE
+]
 
 
 @pytest.mark.parametrize(
@@ -325,7 +330,9 @@ def profile_of(sop_classes: set[str], transfer_syntax: str) -> str:
 
 async def test_compressed_objects_are_never_encoded_anew(storescp: Start) -> None:
     peer = storescp("+xe")  # the native transfer syntaxes, at DCMTK's default
-    compressed = [each for each in SAMPLES if each.transfer_syntax_uid not in (*NATIVE_LITTLE_ENDIAN, EXPLICIT_VR_BIG_ENDIAN)]
+    compressed = [
+        each for each in SAMPLES if each.transfer_syntax_uid not in (*NATIVE_LITTLE_ENDIAN, EXPLICIT_VR_BIG_ENDIAN)
+    ]
     results = await deliver(peer.address, compressed[:10] + NATIVE[:1])
     assert peer.received().keys() == {NATIVE[0].sop_instance_uid}
     assert {type(each) for each in not_stored(results).values()} == {NoPresentationContext}

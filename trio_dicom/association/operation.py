@@ -92,7 +92,7 @@ class Operation(abc.ABC):
 
     @property
     def in_doubt(self) -> bool:
-        """True when the peer may have, or may still get, the whole message, and no response says what it did with it."""
+        """True when the peer has, or may still get, the whole message, and no response says what it did with it."""
         if self.delivery is Delivery.ALL_QUEUED and (self.is_last_batch_in_hand or self.is_left):
             return True
         return self.delivery is Delivery.HANDED_OVER or self.is_acknowledged_early

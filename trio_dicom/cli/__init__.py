@@ -7,8 +7,9 @@ def main() -> None:
     """`trio-dicom`, and `python -m trio_dicom`."""
     try:
         from .app import run
+
+        sys.exit(run())
     except ImportError as error:
         if (error.name or "").partition(".")[0] not in ("cyclopts", "rich"):
             raise
         sys.exit(f"trio-dicom: the command line needs the package {error.name}: pip install 'trio-dicom[cli]'")
-    sys.exit(run())

@@ -23,7 +23,7 @@ WIDTH = 160  # columns, where nobody reads them on a screen
 
 class _Console(Console):
     def on_broken_pipe(self) -> None:
-        """Nobody reads on (`| head`), which is no reason to end; nor may Python complain when it flushes at its exit."""
+        """Nobody reads on (`| head`), which is no reason to end, nor for Python to complain when it flushes at exit."""
         self.quiet = True
         with open(os.devnull, "w") as nowhere:
             os.dup2(nowhere.fileno(), self.file.fileno())

@@ -35,10 +35,12 @@ from .signals import cancel_on_signals
 
 FRUITLESS_ASSOCIATIONS = 3  # one after another, before the rest is given up
 PASSING = (Retry.LATER, Retry.NEW_ASSOCIATION)
-FIRST_DELAY, LONGEST_DELAY = 1.0, 60.0  # s, before an association is tried again
+FIRST_DELAY, LONGEST_DELAY = 1.0, 60.0  # s, before an association, or an object, is tried again
 
 
-def run_send(connection: Connection, paths: Sequence[str], *, retries: int, report_path: Path | None, quiet: bool) -> int:
+def run_send(
+    connection: Connection, paths: Sequence[str], *, retries: int, report_path: Path | None, quiet: bool
+) -> int:
     """Send what `paths` name, report each input, and give the exit code."""
     if paths.count(STANDARD_INPUT) > 1:
         raise usage_error("- (standard input) can be given once")
@@ -66,7 +68,7 @@ class Transfer:
         self._inputs: Sequence[Input] = ()
         self._retries = retries
         self._report = report
-        self._options = CStoreOptions(timeout=connection.timeout, max_retries=retries)
+        self._options = CStoreOptions(timeout=connection.timeout, max_retries=retries, retry_delay=FIRST_DELAY)
         self._reports: dict[Input, InstanceReport] = {}
         self._answered = 0  # objects that got a response
         self._is_refused = False  # an association, for good

@@ -78,25 +78,25 @@ class CStoreRQ:
 
 
 @attrs.frozen
-class CFindRQ:
+class _IdentifierRequest:
+    message_id: int
+    affected_sop_class_uid: str
+    priority: int = Priority.MEDIUM
+    has_data_set: bool = True
+
+
+class CFindRQ(_IdentifierRequest):
     """C-FIND-RQ, PS3.7 9.3.2.1."""
 
+    __slots__ = ()
     command_field: ClassVar[CommandField] = CommandField.C_FIND_RQ
-    message_id: int
-    affected_sop_class_uid: str
-    priority: int = Priority.MEDIUM
-    has_data_set: bool = True
 
 
-@attrs.frozen
-class CGetRQ:
+class CGetRQ(_IdentifierRequest):
     """C-GET-RQ, PS3.7 9.3.3.1."""
 
+    __slots__ = ()
     command_field: ClassVar[CommandField] = CommandField.C_GET_RQ
-    message_id: int
-    affected_sop_class_uid: str
-    priority: int = Priority.MEDIUM
-    has_data_set: bool = True
 
 
 @attrs.frozen
@@ -223,38 +223,38 @@ class _SubOperationsResponse(Response):
     number_of_warning_sub_operations: int | None = None
 
 
-@attrs.frozen
 class CStoreRSP(Response):
     """C-STORE-RSP, PS3.7 9.3.1.2."""
 
+    __slots__ = ()
     command_field: ClassVar[CommandField] = CommandField.C_STORE_RSP
 
 
-@attrs.frozen
 class CFindRSP(Response):
     """C-FIND-RSP, PS3.7 9.3.2.2."""
 
+    __slots__ = ()
     command_field: ClassVar[CommandField] = CommandField.C_FIND_RSP
 
 
-@attrs.frozen
 class CGetRSP(_SubOperationsResponse):
     """C-GET-RSP, PS3.7 9.3.3.2."""
 
+    __slots__ = ()
     command_field: ClassVar[CommandField] = CommandField.C_GET_RSP
 
 
-@attrs.frozen
 class CMoveRSP(_SubOperationsResponse):
     """C-MOVE-RSP, PS3.7 9.3.4.2."""
 
+    __slots__ = ()
     command_field: ClassVar[CommandField] = CommandField.C_MOVE_RSP
 
 
-@attrs.frozen
 class CEchoRSP(Response):
     """C-ECHO-RSP, PS3.7 9.3.5.2."""
 
+    __slots__ = ()
     command_field: ClassVar[CommandField] = CommandField.C_ECHO_RSP
 
 
@@ -267,19 +267,22 @@ class NEventReportRSP(Response):
 
 
 @attrs.frozen
-class NGetRSP(Response):
+class _AttributeListResponse(Response):
+    attribute_identifier_list: tuple[int, ...] = ()
+
+
+class NGetRSP(_AttributeListResponse):
     """N-GET-RSP, PS3.7 10.3.2.2; with the attribute identifiers of status 0107H (annex C.4.2)."""
 
+    __slots__ = ()
     command_field: ClassVar[CommandField] = CommandField.N_GET_RSP
-    attribute_identifier_list: tuple[int, ...] = ()
 
 
-@attrs.frozen
-class NSetRSP(Response):
+class NSetRSP(_AttributeListResponse):
     """N-SET-RSP, PS3.7 10.3.3.2."""
 
+    __slots__ = ()
     command_field: ClassVar[CommandField] = CommandField.N_SET_RSP
-    attribute_identifier_list: tuple[int, ...] = ()
 
 
 @attrs.frozen
@@ -290,18 +293,17 @@ class NActionRSP(Response):
     action_type_id: int | None = None
 
 
-@attrs.frozen
-class NCreateRSP(Response):
+class NCreateRSP(_AttributeListResponse):
     """N-CREATE-RSP, PS3.7 10.3.5.2."""
 
+    __slots__ = ()
     command_field: ClassVar[CommandField] = CommandField.N_CREATE_RSP
-    attribute_identifier_list: tuple[int, ...] = ()
 
 
-@attrs.frozen
 class NDeleteRSP(Response):
     """N-DELETE-RSP, PS3.7 10.3.6.2."""
 
+    __slots__ = ()
     command_field: ClassVar[CommandField] = CommandField.N_DELETE_RSP
 
 
