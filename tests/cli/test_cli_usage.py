@@ -83,10 +83,10 @@ def test_a_usage_error_is_the_exit_code_of_the_process() -> None:
     assert finish(start("echo", "nobody")).code == 2
 
 
-@pytest.mark.parametrize("missing", ["cyclopts", "rich"])
-def test_an_installation_without_the_extra_says_so(missing: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("missing", "arguments"), [("cyclopts", ["send", "PACS@127.0.0.1:1", "."]), ("rich", ["demo"])])
+def test_an_installation_without_the_extra_says_so(missing: str, arguments: list[str]) -> None:
     program = f"import runpy, sys; sys.modules[{missing!r}] = None; runpy.run_module('trio_dicom', run_name='__main__')"
-    command = [sys.executable, "-c", program, "send", "PACS@127.0.0.1:1", str(tmp_path)]
+    command = [sys.executable, "-c", program, *arguments]
     ended = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert ended.returncode == 1
     assert "pip install 'trio-dicom[cli]'" in ended.stderr

@@ -28,6 +28,7 @@ from ..errors import (
     InternalError,
     InvalidResponse,
     NoPresentationContext,
+    OperationTimeout,
     ProtocolViolation,
     UnexpectedMessageID,
     UnexpectedPDU,
@@ -90,6 +91,7 @@ class Association:
         self._read_scope = trio.CancelScope()
         self._watch_scope = trio.CancelScope()
         self._failure: AssociationError | InternalError | None = None
+        self._overdue: Operation | None = None  # whose timeout was the failure
         self._farewell: list[Buffer] = []
         self._ended_at = math.inf
         self._is_closing = False
@@ -293,6 +295,7 @@ class Association:
         if self._failure is not None or operation.delivery is Delivery.ANSWERED:
             return
         if is_overdue:
+            self._overdue = operation
             self._end(operation.timed_out(), abort=True)
         elif operation.delivery is Delivery.NOTHING_SENT:
             if self._in_flight.pop(operation.message_id, None) is not None:
@@ -321,14 +324,22 @@ class Association:
     async def _check_open(self) -> None:
         if self._failure is not None:
             await trio.lowlevel.checkpoint_if_cancelled()  # what cancels the caller may be what has ended the association
-            raise copy.copy(self._failure)
+            raise self._own_failure()
         if self._is_closing:
             raise AssociationClosed("the association is being released")
 
     def _failure_of(self, operation: Operation) -> Exception:
-        failure = copy.copy(self._failure)
+        failure = self._own_failure() if operation is not self._overdue else copy.copy(self._failure)
         if isinstance(failure, AssociationError):
             failure.in_doubt = operation.in_doubt
+        return failure  # type: ignore[return-value]
+
+    def _own_failure(self) -> AssociationError | InternalError:
+        """A fresh copy, for one who had no part in it."""
+        if isinstance(self._failure, OperationTimeout):
+            detail = f"another operation timed out while {self._failure.phase}"
+            return AssociationAborted(0, 0, by_peer=False, detail=detail)
+        failure = copy.copy(self._failure)
         failure.__cause__ = self._failure.__cause__  # type: ignore[union-attr]
         return failure  # type: ignore[return-value]
 

@@ -24,8 +24,9 @@ from ..services.storage_scu import CStoreOptions, StoreDelivery
 from ..sources.contexts import contexts_of
 from ..sources.file import read_head
 from ..sources.part10 import Head
-from .display import Display, console
+from .display import Display, open_display
 from .exit_codes import ExitCode
+from .live import console
 from .receiver import Receiver, StoredObject
 from .signals import cancel_on_signals
 
@@ -114,7 +115,7 @@ def _distinct(uids: Iterable[str]) -> int:
 
 async def _send(samples: Sequence[Sample], receiver: Receiver, peer: Peer) -> None:
     contexts = contexts_of((each.head.sop_class_uid, each.head.transfer_syntax_uid) for each in samples)
-    display = Display()
+    display = open_display()
     display.expect(len(samples), sum(each.size for each in samples))
     with display:
         try:

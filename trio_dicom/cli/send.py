@@ -27,7 +27,7 @@ from ..sender.outcome import InstanceReport, report_of_failure, report_of_respon
 from ..services.storage_scu import CStoreOptions, StoreDelivery
 from ..sources.contexts import contexts_of
 from .connection import Connection, usage_error
-from .display import Display
+from .display import open_display
 from .exit_codes import exit_code_of
 from .inputs import STANDARD_INPUT, Input, by_contexts, expand, identify, open_ahead
 from .report import ReportWriter
@@ -72,7 +72,7 @@ class Transfer:
         self._reports: dict[Input, InstanceReport] = {}
         self._answered = 0  # objects that got a response
         self._is_refused = False  # an association, for good
-        self._display = Display(quiet=quiet)
+        self._display = open_display(quiet=quiet)
 
     @property
     def exit_code(self) -> int:

@@ -198,6 +198,11 @@ class StoreDelivery:
         self.operation: _Store | None = None  # of the last attempt
 
     @property
+    def has_begun(self) -> bool:
+        """True once some of the object was handed to the writer, in the last attempt."""
+        return self.operation is not None and self.operation.delivery > Delivery.NOTHING_SENT
+
+    @property
     def in_doubt(self) -> bool:
         """True when the peer may have stored the object and no valid answer says so."""
         return self.operation is not None and self.operation.in_doubt
