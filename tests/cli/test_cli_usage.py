@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
@@ -83,7 +82,9 @@ def test_a_usage_error_is_the_exit_code_of_the_process() -> None:
     assert finish(start("echo", "nobody")).code == 2
 
 
-@pytest.mark.parametrize(("missing", "arguments"), [("cyclopts", ["send", "PACS@127.0.0.1:1", "."]), ("rich", ["demo"])])
+@pytest.mark.parametrize(
+    ("missing", "arguments"), [("cyclopts", ["send", "PACS@127.0.0.1:1", "."]), ("rich", ["demo"])]
+)
 def test_an_installation_without_the_extra_says_so(missing: str, arguments: list[str]) -> None:
     program = f"import runpy, sys; sys.modules[{missing!r}] = None; runpy.run_module('trio_dicom', run_name='__main__')"
     command = [sys.executable, "-c", program, *arguments]

@@ -61,7 +61,7 @@ MODES = [
     Mode(("--abort-during", "--max-pdu", "4096"), AssociationAborted, "in_doubt", 75, in_doubt=True),
     Mode(("--refuse",), AssociationRejected, "not_sent", 69),
     Mode(("--reject",), None, "stored", 0),  # it rejects those who do not name their implementation; we do
-    Mode(("--sleep-after", "1"), None, "stored", 0, timeout=0.3),  # it answers first
+    Mode(("--sleep-after", "1"), None, "stored", 0, timeout=0.9),  # it answers first
     Mode(("--sleep-during", "2", "--max-pdu", "4096"), OperationTimeout, "in_doubt", 75, in_doubt=True, timeout=0.3),
     Mode(("--ignore",), None, "stored", 0),
 ]
@@ -90,9 +90,9 @@ def test_modes_from_the_command_line(storescp: Start, command_line: CommandLine,
 
 def test_a_peer_that_sleeps_after_an_object_keeps_the_next_in_doubt(storescp: Start, command_line: CommandLine) -> None:
     peer = storescp("--sleep-after", "2")
-    ended, report = command_line.send(peer.address, NATIVE[0].path, NATIVE[1].path, "--timeout", "0.3")
+    ended, report = command_line.send(peer.address, NATIVE[0].path, NATIVE[1].path, "--timeout", "0.8")
     assert [line["outcome"] for line in report] == ["stored", "in_doubt"]
-    assert "no progress for 0.3 s" in report[1]["reason"]
+    assert "no progress for 0.8 s" in report[1]["reason"]
     assert ended.code == 75
 
 

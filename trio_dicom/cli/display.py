@@ -73,7 +73,7 @@ class Display:
 
 
 def print_line(text: str, *, to_errors: bool = False) -> None:
-    """`print`, though nobody may read on (`| head`): that is no reason to end, nor for Python to complain at its exit."""
+    """`print`, though nobody may read on (`| head`): no reason to end, nor for Python to complain at its exit."""
     stream = sys.stderr if to_errors else sys.stdout
     try:
         print(text, file=stream, flush=True)
