@@ -80,7 +80,7 @@ _HOMES = {
         "ReadError",
         "Retry",
         "StatusError",
-    "StoreDelivery",
+        "StoreDelivery",
         "TLSError",
         "TLSVerifyError",
         "TrioDicomError",

@@ -150,7 +150,9 @@ class PeerLimitUnusable(AssociationError):
     retry = Retry.AFTER_CONFIG
 
     def __str__(self) -> str:
-        return f"the peer's maximum PDU length of {self.max_pdu_length} leaves no room for data (8 is the least that does)"
+        return (
+            f"the peer's maximum PDU length of {self.max_pdu_length} leaves no room for data (8 is the least that does)"
+        )
 
 
 class IdentityNotConfirmed(AssociationError):

@@ -343,9 +343,7 @@ async def test_an_abort_in_place_of_the_release(autojump_clock: trio.testing.Moc
 
 
 @pytest.mark.parametrize("ends_by", ["abort", "close", "silence"])
-async def test_the_end_while_a_release_waits_for_answers(
-    ends_by: str, autojump_clock: trio.testing.MockClock
-) -> None:
+async def test_the_end_while_a_release_waits_for_answers(ends_by: str, autojump_clock: trio.testing.MockClock) -> None:
     async def script(peer: ScriptedPeer) -> None:
         await peer.accept()
         await peer.receive_message()

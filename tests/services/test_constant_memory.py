@@ -14,7 +14,7 @@ PEAK = 80_000  # KB
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read from /proc")
 
-SENDER = '''
+SENDER = """
 import sys
 import trio
 from pydicom.dataset import Dataset
@@ -57,7 +57,7 @@ async def main(address, form, path, size, timeout):
     print(status.partition("VmHWM:")[2].split()[0])
 
 trio.run(main, sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]), float(sys.argv[5]))
-'''
+"""
 
 
 def large_file(folder: Path, size: int) -> Path:

@@ -80,7 +80,9 @@ class Association:
         self._assembler = MessageAssembler(settings.limits)
         self._pool = BufferPool()
         self._writer = Writer(transport, self._pool)
-        self._send_pdu_length = min(negotiated.peer_max_pdu_length or settings.send_pdu_length, settings.send_pdu_length)
+        self._send_pdu_length = min(
+            negotiated.peer_max_pdu_length or settings.send_pdu_length, settings.send_pdu_length
+        )
         self._turn = trio.StrictFIFOLock()
         self._window = trio.Semaphore(negotiated.operations_window)
         self._operations: set[Operation] = set()  # somebody waits for them
@@ -323,7 +325,9 @@ class Association:
 
     async def _check_open(self) -> None:
         if self._failure is not None:
-            await trio.lowlevel.checkpoint_if_cancelled()  # what cancels the caller may be what has ended the association
+            await (
+                trio.lowlevel.checkpoint_if_cancelled()
+            )  # what cancels the caller may be what has ended the association
             raise self._own_failure()
         if self._is_closing:
             raise AssociationClosed("the association is being released")

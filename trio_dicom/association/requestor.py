@@ -130,7 +130,11 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
 
 
 async def _connect(
-    peer: Peer, contexts: Contexts, settings: AssociationSettings, tls: ssl.SSLContext | None, server_hostname: str | None
+    peer: Peer,
+    contexts: Contexts,
+    settings: AssociationSettings,
+    tls: ssl.SSLContext | None,
+    server_hostname: str | None,
 ) -> Association:
     proposed = as_presentation_contexts(contexts)
     stream = await dial(peer, settings.timeouts, tls, server_hostname)

@@ -276,5 +276,3 @@ async def _handshake(stream: trio.SSLStream[trio.SocketStream], peer: Peer) -> N
         reason = getattr(cause, "reason", None) or "the peer closed the connection"
         failure = TLSError(str(peer), f"{reason}; does the peer speak TLS on this port?")
         raise failure from error
-
-

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 from typing import Annotated
@@ -41,6 +42,12 @@ def _path(kind: object, value: str) -> None:
     # Hyphens are let through for the sake of - and of files after a --: what is left is a mistyped option.
     if value.startswith("-") and value != "-" and not os.path.lexists(value):
         raise ValueError(f"{value} is neither an option nor a file.")
+
+
+def _imported() -> None:
+    """All of the modules are there, and stay: the garbage collector need never look at them again."""
+    gc.freeze()
+    gc.enable()
 
 
 def _peer(kind: object, value: str) -> None:
@@ -101,6 +108,7 @@ def demo() -> int:
     """
     from .demo import run_demo
 
+    _imported()
     return run_demo()
 
 
@@ -124,6 +132,7 @@ def echo(
     from .connection import Connection
     from .echo import run_echo
 
+    _imported()
     return run_echo(Connection.of(Peer.parse(peer), calling, timeout, tls=tls, ca=ca, cert=cert, key=key))
 
 
@@ -162,6 +171,7 @@ def send(
     from .connection import Connection, usage_error
     from .send import run_send
 
+    _imported()
     if not paths:
         raise usage_error("no PATH is given: a file, a directory, or - for standard input")
     connection = Connection.of(Peer.parse(peer), calling, timeout, max_pdu, tls=tls, ca=ca, cert=cert, key=key)

@@ -187,7 +187,8 @@ class Transfer:
         self._settle(each, report, is_news=is_news and error is not None)
 
     def _settle(self, each: Input, report: InstanceReport, *, is_news: bool = True) -> None:
-        report = attrs.evolve(report, attempts=each.attempts)
+        if report.attempts != each.attempts:
+            report = attrs.evolve(report, attempts=each.attempts)
         each.delivery = None
         self._reports[each] = report
         self._report.write(report)

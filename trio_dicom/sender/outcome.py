@@ -82,9 +82,7 @@ def report_of_response(path: str | None, delivery: StoreDelivery, response: CSto
     )
 
 
-def report_of_failure(
-    path: str | None, delivery: StoreDelivery | None, error: TrioDicomError | None
-) -> InstanceReport:
+def report_of_failure(path: str | None, delivery: StoreDelivery | None, error: TrioDicomError | None) -> InstanceReport:
     """The report of an object that was not answered: for an error, or, without one, for a cancellation.
 
     `delivery` is None for an object that was never begun.

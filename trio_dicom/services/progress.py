@@ -142,7 +142,11 @@ class ProgressReporter:
     """Makes the progress of one attempt out of the writer's counts, and offers it to the observer's channel."""
 
     def __init__(
-        self, channel: trio.abc.SendChannel[TransferProgress], sop_instance_uid: str, bytes_total: int | None, attempt: int
+        self,
+        channel: trio.abc.SendChannel[TransferProgress],
+        sop_instance_uid: str,
+        bytes_total: int | None,
+        attempt: int,
     ) -> None:
         self._channel = channel
         self._make = TransferProgress(sop_instance_uid, 0, bytes_total, 0.0, attempt)

@@ -29,5 +29,7 @@ async def send_file(
     `CStoreSCU.send` says of the object holds.
     """
     contexts = await contexts_for([path])
-    async with open_association(peer, contexts, settings=settings, tls=tls, server_hostname=server_hostname) as association:
+    async with open_association(
+        peer, contexts, settings=settings, tls=tls, server_hostname=server_hostname
+    ) as association:
         return await CStoreSCU(association, options).send(path, progress=progress)

@@ -298,4 +298,3 @@ class _Store(Operation):
         """To the progress channel, if there is one."""
         if self._reporter is not None:
             self._reporter.report(self.bytes_sent, is_complete=is_complete)
-

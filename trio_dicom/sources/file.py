@@ -104,15 +104,12 @@ async def open_file(path: Path) -> FileSource:
     return result
 
 
-async def open_files(paths: Sequence[Path], *, read_ahead: int = 0) -> list[FileSource | InvalidObject]:
-    """As `open_file`, for several files in one thread hop: each's source, or what `open_file` would raise for it.
-
-    A file of no more than `read_ahead` bytes is read, too, and kept in memory until it is sent.
-    """
+async def open_files(paths: Sequence[Path]) -> list[FileSource | InvalidObject]:
+    """As `open_file`, for several files in one thread hop: each's source, or what `open_file` would raise for it."""
     opened = [Descriptor() for _ in paths]
     complete = False
     try:
-        results = await run_abandonable(lambda: [_open(*job, read_ahead) for job in zip(opened, paths, strict=True)])
+        results = await run_abandonable(lambda: [_open(*job) for job in zip(opened, paths, strict=True)])
         complete = True
     finally:
         if not complete:
@@ -131,13 +128,13 @@ def read_head(path: Path) -> Head:
     return result.head
 
 
-def _open(descriptor: Descriptor, path: Path, read_ahead: int = 0) -> FileSource | InvalidObject:
+def _open(descriptor: Descriptor, path: Path) -> FileSource | InvalidObject:
     where = ""
     try:
         where = printable(os.fsdecode(path), 1024)
         descriptor.open(path)
         with descriptor as fd:
-            return _examine(descriptor, fd, where, read_ahead)
+            return _examine(descriptor, fd, where)
     except InvalidObject as error:
         error.where = where
         failure: InvalidObject = error
@@ -150,16 +147,15 @@ def _open(descriptor: Descriptor, path: Path, read_ahead: int = 0) -> FileSource
     return failure
 
 
-def _examine(descriptor: Descriptor, fd: int, where: str, read_ahead: int) -> FileSource:
+def _examine(descriptor: Descriptor, fd: int, where: str) -> FileSource:
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode):
         raise InvalidObject(_kind(status.st_mode))
-    size = status.st_size
-    first = memoryview(bytearray(size if size <= read_ahead else min(size, _FIRST_CACHED)))
+    first = memoryview(bytearray(min(status.st_size, _FIRST_CACHED)))
     at_once = _read_at_once(fd, first, 0) if read_on_loop else -1
     head = part10.parse_head(first, at_end=len(first) == status.st_size) if at_once == len(first) else None
     if head is None:
-        first = memoryview(bytearray(size if size <= read_ahead else min(size, _FIRST)))
+        first = memoryview(bytearray(min(status.st_size, _FIRST)))
         if _read_at(fd, first, 0) < len(first):
             raise ObjectChanged("the file shrank while it was opened")
         head = part10.parse_head(first, at_end=len(first) == status.st_size)
