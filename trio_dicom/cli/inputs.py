@@ -17,7 +17,7 @@ from ..sources.source import Source
 
 STANDARD_INPUT = "-"
 HEADS_A_HOP = 64
-OPENED_A_HOP = 16
+OPENED_A_HOP = 32
 MOST_CONTEXTS = 128  # PS3.8 7.1.1.13: the odd numbers of a byte
 
 

@@ -120,34 +120,45 @@ async def open_files(paths: Sequence[Path]) -> list[FileSource | InvalidObject]:
 
 def read_head(path: Path) -> Head:
     """The head of the DICOM file at `path`. Blocks; raises as `open_file`."""
-    descriptor = Descriptor()
-    result = _open(descriptor, path)
-    descriptor.close()
-    if isinstance(result, InvalidObject):
-        raise result
-    return result.head
+    try:
+        fd = os.open(path, _OPEN_FLAGS)
+        try:
+            return _examine(fd)[0]
+        finally:
+            os.close(fd)
+    except (OSError, InvalidObject, ValueError) as error:
+        raise _failure(path, error) from error.__cause__
 
 
 def _open(descriptor: Descriptor, path: Path) -> FileSource | InvalidObject:
-    where = ""
     try:
-        where = printable(os.fsdecode(path), 1024)
         descriptor.open(path)
         with descriptor as fd:
-            return _examine(descriptor, fd, where)
-    except InvalidObject as error:
+            return FileSource(descriptor, path, *_examine(fd))
+    except (OSError, InvalidObject, ValueError) as error:
+        descriptor.close()
+        return _failure(path, error)
+
+
+def _failure(path: Path, error: OSError | InvalidObject | ValueError) -> InvalidObject:
+    """What `open_file` raises for `error`."""
+    where = _printable_path(path)
+    if isinstance(error, InvalidObject):
         error.where = where
-        failure: InvalidObject = error
-    except OSError as error:
-        failure = _named_kind(path, error, where) or read_error(error, where)
-    except ValueError as error:  # no path can be so: a NUL inside
-        failure = ReadError("not a path", where)
-        failure.__cause__ = error
-    descriptor.close()
+        return error
+    if isinstance(error, OSError):
+        return _named_kind(path, error, where) or read_error(error, where)
+    failure = ReadError("not a path", where)  # a NUL inside
+    failure.__cause__ = error
     return failure
 
 
-def _examine(descriptor: Descriptor, fd: int, where: str) -> FileSource:
+def _printable_path(path: Path) -> str:
+    return printable(os.fsdecode(path), 1024)
+
+
+def _examine(fd: int) -> tuple[Head, memoryview, os.stat_result, bool]:
+    """The head, the first bytes, the state of the file, and whether reads are answered at once, or not at all."""
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode):
         raise InvalidObject(_kind(status.st_mode))
@@ -161,10 +172,9 @@ def _examine(descriptor: Descriptor, fd: int, where: str) -> FileSource:
         head = part10.parse_head(first, at_end=len(first) == status.st_size)
     if head is None:
         raise InternalError("the head of a file was not told from its first 64 KiB")
-    size = status.st_size - head.data_set_offset
-    if size % 2:
+    if (status.st_size - head.data_set_offset) % 2:
         raise InvalidObject("the data set is of odd length")
-    return FileSource(descriptor, where, head, first, status, at_once >= 0)
+    return head, first, status, at_once >= 0
 
 
 def _kind(mode: int) -> str:
@@ -196,19 +206,19 @@ def read_error(error: OSError, where: str) -> ReadError:
 
 
 class FileSource(Source):
-    """See `open_file`. `where` is the path, escaped for messages; `head` is what the file says of itself."""
+    """See `open_file`. `head` is what the file says of itself."""
 
     def __init__(
         self,
         descriptor: Descriptor,
-        where: str,
+        path: Path,
         head: Head,
         first: memoryview,
         status: os.stat_result,
         answers_at_once: bool,
     ) -> None:
-        self.where = where
         self.head = head
+        self._path = path
         self.sop_class_uid = head.sop_class_uid
         self.sop_instance_uid = head.sop_instance_uid
         self.transfer_syntaxes = recode.native_alternatives(head.transfer_syntax_uid)
@@ -218,6 +228,11 @@ class FileSource(Source):
         # Where the kernel answers a read at once or not at all, it answers fstat from memory too.
         self._on_loop = answers_at_once
         self._arrange(head.transfer_syntax_uid, [Span(head.data_set_offset, status.st_size - head.data_set_offset)])
+
+    @property
+    def where(self) -> str:
+        """The path, escaped for messages."""
+        return _printable_path(self._path)
 
     def __repr__(self) -> str:
         return f"<FileSource {self.where}>"
