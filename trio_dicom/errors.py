@@ -274,7 +274,8 @@ class NoPresentationContext(TrioDicomError):
 
     def __str__(self) -> str:
         have = f"accepted for it: {', '.join(self.accepted)}" if self.accepted else "the SOP class was not accepted"
-        return f"no presentation context for SOP class {self.sop_class_uid} in transfer syntax {self.transfer_syntax_uid}; {have}"
+        wanted = f"SOP class {self.sop_class_uid} in transfer syntax {self.transfer_syntax_uid}"
+        return f"no presentation context for {wanted}; {have}"
 
 
 @attrs.define(eq=False, slots=False)

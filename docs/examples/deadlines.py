@@ -17,11 +17,16 @@ async def told(peer, path, max_duration=60):
 
 
 async def cancelled(peer, path, seconds=60):
-    """A deadline of your own, for whatever is in the block: the library is cancelled, and says nothing."""
+    """A deadline of your own, for whatever is in the block: what became of the object is asked of its delivery."""
+    delivery = None
     with trio.move_on_after(seconds):
         async with open_association(peer, await contexts_for(path)) as association:
-            return await CStoreSCU(association).send(path)
-    print("out of time: whether the peer has the object is not known")
+            delivery = CStoreSCU(association).delivery(path)
+            return await delivery.run()
+    if delivery is not None and delivery.in_doubt:
+        print("out of time: the peer may have the object")
+    else:
+        print("out of time: the peer does not have the object")
     return None
 
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from support.draining_scp import draining_scp
 
 PEAK = 80_000  # KB

@@ -413,7 +413,7 @@ class Association:
         try:
             await self._writer.run()
         except ConnectionLost as lost:
-            # The peer's last words, responses and an A-ABORT, may lie unread; behind them the reader meets the end, too.
+            # The peer's last words, responses and an A-ABORT, may lie unread; the reader meets the end behind them.
             await trio.sleep(self.settings.timeouts.abort_grace)
             self._end(lost, abort=False)
 

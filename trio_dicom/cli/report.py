@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from types import TracebackType
 from typing import IO, Self
@@ -24,6 +23,8 @@ class ReportWriter:
         """One line."""
         if self._file is None:
             return
+        import json  # most runs write no report
+
         try:
             self._file.write(json.dumps(as_json(report)) + "\n")
         except OSError as error:
