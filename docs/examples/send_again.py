@@ -20,7 +20,7 @@ async def main(peer, path):
         except TrioDicomError as error:
             if error.retry not in (Retry.LATER, Retry.NEW_ASSOCIATION) or delay > 60:
                 raise
-            was_in_doubt |= getattr(error, "in_doubt", False)
+            was_in_doubt |= error.in_doubt
             print(f"{error}; again in {delay} s")
         await trio.sleep(delay)
         delay *= 2

@@ -9,8 +9,8 @@ async def send(scu, path, results):
     try:
         response = await scu.send(path)
     except TrioDicomError as error:
-        in_doubt = getattr(error, "in_doubt", False)  # True: the peer had all of it, and gave no answer
-        results[path] = f"{'in doubt' if in_doubt else 'not stored'}: {error}"
+        # In doubt: the peer had all of it, and gave no valid answer.
+        results[path] = f"{'in doubt' if error.in_doubt else 'not stored'}: {error}"
     else:
         results[path] = repr(response.status)
 

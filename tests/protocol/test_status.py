@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from trio_dicom.errors import Retry
 from trio_dicom.protocol.status import Status, StatusCategory
 
 
@@ -70,3 +71,26 @@ def test_it_is_an_int_that_shows_itself() -> None:
 def test_a_status_has_16_bits(code: int) -> None:
     with pytest.raises(ValueError, match="0 to 65,535"):
         Status(code)
+
+
+@pytest.mark.parametrize(
+    ("code", "retry"),
+    [
+        (0x0000, Retry.NEVER),
+        (0xA700, Retry.LATER),
+        (0xA7FF, Retry.LATER),
+        (0xA900, Retry.NEVER),
+        (0xC000, Retry.NEVER),
+        (0x0110, Retry.LATER),
+        (0x0111, Retry.NEVER),
+        (0x0122, Retry.AFTER_CONFIG),
+        (0x0124, Retry.AFTER_CONFIG),
+        (0x0210, Retry.NEW_ASSOCIATION),
+        (0x0213, Retry.LATER),
+        (0x0214, Retry.AFTER_CONFIG),
+        (0x1234, Retry.NEVER),
+    ],
+    ids=lambda value: f"{value:04X}" if isinstance(value, int) else value.name,
+)
+def test_when_to_try_again(code: int, retry: Retry) -> None:
+    assert Status(code).retry is retry
