@@ -69,7 +69,8 @@ class ConnectFailed(TrioDicomError):
         return self.attempts[-1][1].errno if self.attempts else None
 
     def __str__(self) -> str:
-        tried = "; ".join(f"{address}: {error.strerror or error}" for address, error in self.attempts)
+        texts = [(address, error.strerror or str(error)) for address, error in self.attempts]
+        tried = "; ".join(f"{address}: {text}" if address else text for address, text in texts)
         return f"cannot connect to {self.peer} ({tried or 'no address'})"
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import abc
 import errno
 import os
+import re
 import socket
 import ssl
 from collections.abc import Iterator, Sequence
@@ -260,11 +261,19 @@ async def _open_tcp(peer: Peer) -> trio.SocketStream:
     except OSError as error:
         causes = error.__cause__.exceptions if isinstance(error.__cause__, ExceptionGroup) else (error.__cause__,)
         errors = tuple(cause for cause in causes if isinstance(cause, OSError)) or (error,)
-        raise ConnectFailed(str(peer), tuple((f"{peer.host}:{peer.port}", each) for each in errors)) from error
+        raise ConnectFailed(str(peer), tuple(map(_attempt, errors))) from error
     except UnicodeError as error:  # a host name that IDNA cannot encode
         failure = OSError(errno.EINVAL, "not a host name")
-        raise ConnectFailed(str(peer), ((f"{peer.host}:{peer.port}", failure),)) from error
+        raise ConnectFailed(str(peer), ((peer.host, failure),)) from error
 
+
+def _attempt(error: OSError) -> tuple[str, OSError]:
+    """The address that trio puts into the text of the error, apart from what went wrong there."""
+    found = re.search(r"\('([^']+)', (\d+)", error.strerror or "")
+    if found is None or error.errno is None:
+        return "name look-up" if isinstance(error, socket.gaierror) else "", error
+    host, port = found.groups()
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}", OSError(error.errno, os.strerror(error.errno))
 
 async def _handshake(stream: trio.SSLStream[trio.SocketStream], peer: Peer) -> None:
     try:
