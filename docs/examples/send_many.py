@@ -17,7 +17,7 @@ async def send(scu, path, results):
 
 async def main(peer, *paths):
     results = {}
-    contexts = await contexts_for(paths)
+    contexts = await contexts_for(paths, skip_invalid=True)  # what is wrong with a file, its send will say
     with trio.move_on_after(60) as deadline:
         async with open_association(peer, contexts) as association:
             scu = CStoreSCU(association, CStoreOptions(timeout=10, max_retries=3))

@@ -175,6 +175,26 @@ def test_an_empty_directory(command_line: CommandLine, nobody: str, tmp_path: Pa
     assert "nothing to send" in ended.err
 
 
+def test_a_report_does_not_overwrite_an_object(
+    command_line: CommandLine, receiver: Received, files: list[Path]
+) -> None:
+    before = files[0].read_bytes()
+    ended = command_line("send", receiver[0], "--report", files[0], files[1])
+    assert ended.code == 2
+    assert "it is a DICOM file, which would be overwritten" in ended.err
+    assert files[0].read_bytes() == before
+
+
+def test_a_report_in_a_directory_that_is_sent_is_no_input(
+    command_line: CommandLine, receiver: Received, files: list[Path], tmp_path: Path
+) -> None:
+    report = tmp_path / "study" / "report.ndjson"
+    for _ in range(2):  # it is made the first time, and is there the second
+        ended = command_line("send", receiver[0], tmp_path / "study", "--report", report)
+        assert ended.code == 0, ended
+        assert [line["path"] for line in read_report(report)] == [str(path) for path in files]
+
+
 def test_a_report_that_cannot_be_written_on_is_said(
     command_line: CommandLine, receiver: Received, files: list[Path]
 ) -> None:
@@ -183,6 +203,7 @@ def test_a_report_that_cannot_be_written_on_is_said(
     ended = command_line("send", receiver[0], files[0], "--report", "/dev/full")
     assert len(receiver[1].stored) == 1
     assert "the report is incomplete: [Errno 28]" in ended.err
+    assert ended.code == 1
 
 
 # --- outcomes and exit codes ------------------------------------------------------------------------------------------
@@ -443,3 +464,13 @@ def test_echo_to_something_else(command_line: CommandLine, scripted_peer: Script
     ended = command_line("echo", scripted_peer(http))
     assert ended.code in (69, 75)
     assert "the peer speaks HTTP" in ended.err
+
+
+@pytest.mark.parametrize("command", ["echo", "send"])
+def test_output_that_cannot_be_written_is_no_traceback(receiver: Received, files: list[Path], command: str) -> None:
+    if not os.path.exists("/dev/full"):
+        pytest.skip("no /dev/full on this system")
+    with open("/dev/full", "w") as full:
+        ended = finish(start(command, receiver[0], *files[: command == "send"], stdout=full))
+    assert "Traceback" not in ended.err
+    assert ended.code == 0

@@ -275,6 +275,7 @@ def _attempt(error: OSError) -> tuple[str, OSError]:
     host, port = found.groups()
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}", OSError(error.errno, os.strerror(error.errno))
 
+
 async def _handshake(stream: trio.SSLStream[trio.SocketStream], peer: Peer) -> None:
     try:
         await stream.do_handshake()

@@ -11,6 +11,8 @@ def main() -> None:
         from .app import run
 
         sys.exit(run())
+    except KeyboardInterrupt:  # so early that there is nothing to leave in order
+        sys.exit(130)
     except ImportError as error:
         if (error.name or "").partition(".")[0] not in ("cyclopts", "rich"):
             raise

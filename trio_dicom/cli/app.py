@@ -46,8 +46,9 @@ def _path(kind: object, value: str) -> None:
 
 def _imported() -> None:
     """All of the modules are there, and stay: the garbage collector need never look at them again."""
-    gc.freeze()
-    gc.enable()
+    if not gc.isenabled():  # as it is in a process of ours
+        gc.freeze()
+        gc.enable()
 
 
 def _peer(kind: object, value: str) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-
 import trio
 
 from ..errors import AssociationError, ConnectFailed, Retry, TrioDicomError
 from ..services.verification import echo
 from .connection import Connection
+from .display import print_line
 from .exit_codes import ExitCode
 from .signals import cancel_on_signals
 
@@ -23,9 +22,9 @@ async def _echo(connection: Connection) -> int:
         try:
             seconds = await echo(connection.peer, settings=connection.settings, tls=connection.tls)
         except TrioDicomError as error:
-            print(f"trio-dicom: {error}", file=sys.stderr)
+            print_line(f"trio-dicom: {error}", to_errors=True)
             return code_of_failure(error)
-        print(f"{connection.peer} answered in {1000 * seconds:.1f} ms")
+        print_line(f"{connection.peer} answered in {1000 * seconds:.1f} ms")
         return ExitCode.OK
     return signals.exit_code
 

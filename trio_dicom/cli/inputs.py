@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import attrs
 import trio
 
-from ..errors import InvalidObject
+from ..errors import InvalidObject, TrioDicomError
 from ..services.storage_scu import StoreDelivery
 from ..sources.contexts import contexts_of
 from ..sources.file import open_files, read_head
@@ -33,6 +33,7 @@ class Input:
     invalid: InvalidObject | None = None  # why it cannot be sent
     source: Source | None = None  # opened ahead
     attempts: int = 0
+    failure: TrioDicomError | None = None  # of the last attempt
     delivery: StoreDelivery | None = None  # begun and not settled
 
     @property

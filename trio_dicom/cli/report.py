@@ -11,13 +11,30 @@ from ..sender.outcome import InstanceReport
 
 
 class ReportWriter:
-    """Writes NDJSON to a file, or nowhere if there is no path. Raises `OSError` at once if the file cannot be made."""
+    """Writes NDJSON to a file, or nowhere if there is no path.
+
+    Raises `OSError` at once if the file cannot be made, `ValueError` if that would overwrite a DICOM file.
+    """
 
     def __init__(self, path: str | os.PathLike[str] | None) -> None:
         self.failure: OSError | None = None  # the first that befell a line; the transfer goes on
         self._file: IO[str] | None = None
+        self.name = os.path.basename(path) if path is not None else ""
+        self._status: os.stat_result | None = None
         if path is not None:
+            if _is_dicom(path):
+                raise ValueError("it is a DICOM file, which would be overwritten")
             self._file = open(path, "w", encoding="ascii", buffering=1)  # noqa: SIM115
+            self._status = os.fstat(self._file.fileno())
+
+    def is_at(self, path: str) -> bool:
+        """Whether `path` leads to the file that is being written."""
+        if self._status is None:
+            return False
+        try:
+            return os.path.samestat(os.stat(path), self._status)
+        except (OSError, ValueError):
+            return False
 
     def write(self, report: InstanceReport) -> None:
         """One line."""
@@ -39,6 +56,19 @@ class ReportWriter:
         if self._file is not None:
             with contextlib.suppress(OSError):
                 self._file.close()
+
+
+def _is_dicom(path: str | os.PathLike[str]) -> bool:
+    try:
+        fd = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    except OSError:
+        return False
+    try:
+        return os.read(fd, 132)[128:] == b"DICM"
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
 
 
 def as_json(report: InstanceReport) -> dict[str, object]:

@@ -23,12 +23,12 @@ from ..errors import (
     TrioDicomError,
 )
 from ..protocol.negotiation import PresentationContext
-from ..sender.outcome import InstanceReport, report_of_failure, report_of_response
+from ..sender.outcome import InstanceReport, Outcome, report_of_failure, report_of_response
 from ..services.storage_scu import CStoreOptions, StoreDelivery
 from ..sources.contexts import contexts_of
 from .connection import Connection, usage_error
 from .display import open_display
-from .exit_codes import exit_code_of
+from .exit_codes import ExitCode, exit_code_of
 from .inputs import STANDARD_INPUT, Input, by_contexts, expand, identify, open_ahead
 from .report import ReportWriter
 from .signals import cancel_on_signals
@@ -77,13 +77,15 @@ class Transfer:
     @property
     def exit_code(self) -> int:
         """See `ExitCode`."""
-        return exit_code_of(list(self._reports.values()), is_peer_refusal=self._is_refused)
+        code = exit_code_of(list(self._reports.values()), is_peer_refusal=self._is_refused)
+        return ExitCode.NOT_STORED if code is ExitCode.OK and self._report.failure is not None else code
 
     async def run(self, paths: Sequence[str]) -> None:
         """Find the inputs, read their heads, send, and settle whatever is left, however this ends."""
         self._inputs = [Input(path) for path in paths]  # should it end before there is more to say of them
         try:
-            self._inputs = await trio.to_thread.run_sync(expand, paths, abandon_on_cancel=True)
+            inputs = await trio.to_thread.run_sync(expand, paths, abandon_on_cancel=True)
+            self._inputs = [each for each in inputs if not self._is_report(each.path)]
             await identify(self._inputs)
             self._display.expect(len(self._inputs), sum(each.size for each in self._inputs))
             with self._display:
@@ -98,6 +100,10 @@ class Transfer:
                     self._settle_failure(each, None)
                 await each.aclose()
             self._finish()
+
+    def _is_report(self, path: str) -> bool:
+        """The report may lie in a directory that is sent; it is no input."""
+        return path.endswith(self._report.name) and self._report.is_at(path)
 
     def _finish(self) -> None:
         if self._inputs:
@@ -157,6 +163,7 @@ class Transfer:
             can_repeat = each.path != STANDARD_INPUT and each.attempts <= self._retries
             if isinstance(error, AssociationError) and can_repeat:
                 each.source = None  # it was closed, and is opened anew
+                each.failure = error
                 return False
             self._settle_failure(each, error)
             return True
@@ -171,7 +178,7 @@ class Transfer:
         self._display.say(f"trio-dicom: {error}")
         for each in batch:
             if each not in self._reports:
-                self._settle_failure(each, each.invalid or error, is_news=False)
+                self._settle_failure(each, each.invalid or each.failure or error, is_news=each.failure is not None)
 
     def _settle_failure(self, each: Input, error: TrioDicomError | None, *, is_news: bool = True) -> None:
         if error is None:
@@ -184,7 +191,8 @@ class Transfer:
             transfer_syntax_uid=report.transfer_syntax_uid or each.transfer_syntax_uid or None,
             reason=error.reason if isinstance(error, InvalidObject) else report.reason,  # the path is there already
         )
-        self._settle(each, report, is_news=is_news and error is not None)
+        is_news &= error is not None or report.outcome is Outcome.IN_DOUBT
+        self._settle(each, report, is_news=is_news)
 
     def _settle(self, each: Input, report: InstanceReport, *, is_news: bool = True) -> None:
         if report.attempts != each.attempts:

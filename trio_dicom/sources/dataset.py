@@ -345,7 +345,10 @@ async def _chunks_of(pixels: PixelSource) -> AsyncGenerator[memoryview, None]:
     """The chunks as bytes; whatever the caller's iterator raises becomes a `ReadError`."""
     chunks: AsyncIterator[Buffer] | None = None
     try:
-        chunks = pixels.chunks().__aiter__()
+        given = pixels.chunks()
+        if not hasattr(given, "__aiter__"):
+            raise TypeError(f"chunks() of a pixel source gives an async iterator, not {type(given).__name__}")
+        chunks = given.__aiter__()
         while True:
             try:
                 chunk = await anext(chunks)
