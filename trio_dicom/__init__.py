@@ -80,7 +80,6 @@ _HOMES = {
         "ReadError",
         "Retry",
         "StatusError",
-        "StoreDelivery",
         "TLSError",
         "TLSVerifyError",
         "TrioDicomError",

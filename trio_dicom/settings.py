@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
@@ -17,6 +18,12 @@ Value = TypeVar("Value")
 def _seconds(instance: object, attribute: attrs.Attribute[float], value: float) -> None:
     if not isinstance(value, int | float) or isinstance(value, bool) or not value > 0:
         raise ValueError(f"{attribute.name} must be a number of seconds above 0 (math.inf for none), not {value!r}")
+
+
+def _finite_seconds(instance: object, attribute: attrs.Attribute[float], value: float) -> None:
+    _seconds(instance, attribute, value)
+    if value == math.inf:
+        raise ValueError(f"{attribute.name} must be finite: it bounds the clean-up")
 
 
 def _at_least(least: int, most: int | None = None) -> Callable[[object, attrs.Attribute[int], int], None]:
@@ -40,8 +47,10 @@ class Timeouts:
     pdu: float = attrs.field(default=30.0, validator=_seconds)  #: first to last byte of a PDU that is coming in
     release: float = attrs.field(default=10.0, validator=_seconds)  #: operations in flight, then A-RELEASE
     artim: float = attrs.field(default=10.0, validator=_seconds)  #: acceptor: connection to A-ASSOCIATE-RQ
-    abort_grace: float = attrs.field(default=1.0, validator=_seconds)  #: to finish the PDUs in hand before an A-ABORT
-    abort_linger: float = attrs.field(default=1.0, validator=_seconds)  #: A-ABORT to the close of the transport
+    abort_grace: float = attrs.field(
+        default=1.0, validator=_finite_seconds
+    )  #: the PDUs in hand
+    abort_linger: float = attrs.field(default=1.0, validator=_finite_seconds)  #: A-ABORT to the close of the transport
 
 
 @attrs.frozen(kw_only=True)

@@ -49,6 +49,7 @@ from .writer import POOL_BUFFER_SIZE, BufferPool, Writer
 
 log = logging.getLogger(__name__)
 
+MOST_PDUS_IN_A_BATCH = 500  # two buffers each: what one gathering write takes
 ANY_TRANSFER_SYNTAX = ("any",)  # for messages without a data set
 
 
@@ -143,7 +144,10 @@ class Association:
         """
         context = self.context_for(VERIFICATION, ANY_TRANSFER_SYNTAX)
         start = trio.current_time()
-        await self.perform(_Echo(context, self.settings.timeouts.response if timeout is None else timeout))
+        response = await self.perform(_Echo(context, self.settings.timeouts.response if timeout is None else timeout))
+        status = Status(response.status)  # type: ignore[union-attr]
+        if not status.is_success:
+            raise InvalidResponse(f"C-ECHO was answered with {status!r}", 0, 0)
         return trio.current_time() - start
 
     async def aclose(self) -> None:
@@ -230,6 +234,7 @@ class Association:
             operation.touch()
         operation.message_id = self._next_message_id()
         self._in_flight[operation.message_id] = operation
+        operation.companions = self._in_flight
 
     def _next_message_id(self) -> int:
         message_id = self._last_message_id
@@ -269,8 +274,11 @@ class Association:
             buffers = fragment(data, context_id, limit, is_command=False, is_last=True)
             return Batch(buffers, operation, len(data), is_last=True)
         payload = payload_per_pdu(limit)
-        room = POOL_BUFFER_SIZE // payload * payload or POOL_BUFFER_SIZE
+        room = max(1, min(POOL_BUFFER_SIZE // payload, MOST_PDUS_IN_A_BATCH)) * payload
+        if operation.delivery is Delivery.NOTHING_SENT:
+            operation.stop_clock()  # the buffers are with operations that have clocks of their own
         lent = await self._pool.borrow()
+        operation.touch()
         try:
             count, is_last = await source.read_into(lent[:room])
             buffers = fragment(lent[:count], context_id, limit, is_command=False, is_last=is_last)
@@ -333,10 +341,11 @@ class Association:
             raise AssociationClosed("the association is being released")
 
     def _failure_of(self, operation: Operation) -> Exception:
-        failure = self._own_failure() if operation is not self._overdue else copy.copy(self._failure)
-        if isinstance(failure, AssociationError):
-            failure.in_doubt = operation.in_doubt
-        return failure  # type: ignore[return-value]
+        failure = self._own_failure()
+        if operation is self._overdue:
+            failure = copy.copy(self._failure)  # type: ignore[assignment]
+        failure.in_doubt = operation.in_doubt
+        return failure
 
     def _own_failure(self) -> AssociationError | InternalError:
         """A fresh copy, for one who had no part in it."""
@@ -362,7 +371,7 @@ class Association:
                     await self._watch()
         except BaseExceptionGroup as group:
             bugs = group.split(trio.Cancelled)[1]
-            if bugs is None:
+            if not isinstance(bugs, ExceptionGroup):  # only cancelled, or Python is told to stop
                 raise
             failure = InternalError(f"a bug of trio_dicom: {bugs.exceptions[0]!r}")
             failure.__cause__ = bugs
@@ -372,6 +381,11 @@ class Association:
             detail = "its nursery was cancelled"
             self._end(AssociationAborted(0, 0, by_peer=False, detail=detail), abort=True)
             await self._say_farewell_and_close()
+
+    async def discard(self) -> None:
+        """End it without its tasks ever having run."""
+        self._end(AssociationAborted(0, 0, by_peer=False, detail="it was never started"), abort=True)
+        await self._say_farewell_and_close()
 
     async def _say_farewell_and_close(self) -> None:
         timeouts = self.settings.timeouts
@@ -397,6 +411,7 @@ class Association:
         if self._failure is not None:
             return
         self._failure = failure
+        self._writer.is_stopped = True
         self._ended_at = trio.current_time()
         if abort:
             blame = (failure.abort_source, failure.abort_reason) if isinstance(failure, ProtocolViolation) else (0, 0)
@@ -531,7 +546,8 @@ class Association:
 
     async def _release(self) -> None:
         while self._failure is None and (self._in_flight or self._operations):
-            self._idle = trio.Event()
+            if self._idle.is_set():
+                self._idle = trio.Event()
             await self._idle.wait()
         if self._machine.state is State.STA6:  # else it has ended, or another task was here
             await self._writer.queue(Batch(self._machine.send(ReleaseRQ())))
@@ -563,6 +579,4 @@ class _Echo(Operation):
         return Request(self._context, lambda message_id: CEchoRQ(message_id, VERIFICATION))
 
     def check(self, response: Command) -> None:
-        status = Status(response.status)  # type: ignore[union-attr]
-        if not status.is_success:
-            raise InvalidResponse(f"C-ECHO was answered with {status!r}", 0, 0)
+        pass  # a status is for the caller to judge; it is no reason to end the association

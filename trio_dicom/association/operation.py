@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import enum
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import attrs
@@ -59,6 +59,7 @@ class Operation(abc.ABC):
         self.response: Command | None = None
         self.settled = trio.Event()
         self.scope = trio.CancelScope()
+        self.companions: Mapping[int, Operation] = {}  # those in flight with it, itself among them
         self.is_begun = False  # something of the data set was read
         self.is_acknowledged_early = False  # before its last PDV was sent: that peer cannot be believed, either way
         self.is_left = False  # nobody waits for the response any more
@@ -148,8 +149,11 @@ class Batch(WriteProgress):
     lent: memoryview | None = None  # the pool's buffer that the payload lies in
 
     def bytes_accepted(self) -> None:
+        # What waits behind it makes progress, too.
         if self.operation is not None:
-            self.operation.touch()
+            for operation in self.operation.companions.values():
+                if operation.delivery < Delivery.HANDED_OVER:
+                    operation.touch()
 
     def last_piece(self) -> None:
         if self.is_last and self.operation is not None:
@@ -169,7 +173,7 @@ class Batch(WriteProgress):
         if self.is_last:
             operation.advance(Delivery.HANDED_OVER)
             operation.phase = "waiting for the response"
-        if self.data_set_bytes and not operation.is_left:
+        if self.data_set_bytes and not operation.is_left and operation.delivery is not Delivery.ANSWERED:
             operation.written()
         if self.is_last and operation.response is not None:
             operation.accept(operation.response)  # it was faster than the stream's word

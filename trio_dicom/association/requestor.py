@@ -75,8 +75,7 @@ async def connect_association(
     aborts it.
     """
     association = await _connect(Peer.parse(peer), contexts, settings or AssociationSettings(), tls, server_hostname)
-    nursery.start_soon(association.run, name=f"association with {association.peer}")
-    return association
+    return await _started(nursery, association, f"association with {association.peer}")
 
 
 async def wrap_client_stream(
@@ -94,7 +93,15 @@ async def wrap_client_stream(
     """
     settings = settings or AssociationSettings()
     association = await _establish(stream, contexts, called_ae_title, settings, None)
-    nursery.start_soon(association.run, name="association over a stream")
+    return await _started(nursery, association, "association over a stream")
+
+
+async def _started(nursery: trio.Nursery, association: Association, name: str) -> Association:
+    try:
+        nursery.start_soon(association.run, name=name)
+    except RuntimeError:  # the nursery is closed
+        await association.discard()
+        raise
     return association
 
 

@@ -89,12 +89,16 @@ class SocketTransport(Transport):
 
     def __init__(self, stream: trio.SocketStream) -> None:
         self._stream = stream
-        self._fd = stream.socket.fileno()
         self._left: list[Buffer] = []
         self._progress: WriteProgress | None = None
         self._quickack = getattr(socket, "TCP_QUICKACK", None) if _is_tcp(stream.socket) else None
         if _is_tcp(stream.socket):
             _tune(stream)
+
+    @property
+    def _fd(self) -> int:
+        """Asked for each time: after a close, the number may be another file's."""
+        return self._stream.socket.fileno()
 
     async def read(self) -> bytes:
         while True:
@@ -243,8 +247,8 @@ async def dial(
         raise AssociationTimeout(f"connecting to {peer}", timeouts.connect)
     if tls is None:
         return stream
-    secured = trio.SSLStream(stream, tls, server_hostname=server_hostname or peer.host)
     try:
+        secured = _secured(stream, tls, server_hostname or peer.host, peer)
         with trio.move_on_after(timeouts.tls_handshake) as scope:
             await _handshake(secured, peer)
         if scope.cancelled_caught:
@@ -253,6 +257,15 @@ async def dial(
         await trio.aclose_forcefully(stream)
         raise
     return secured
+
+
+def _secured(
+    stream: trio.SocketStream, tls: ssl.SSLContext, server_hostname: str, peer: Peer
+) -> trio.SSLStream[trio.SocketStream]:
+    try:
+        return trio.SSLStream(stream, tls, server_hostname=server_hostname)
+    except (ssl.SSLError, ValueError) as error:
+        raise TLSError(str(peer), f"not with this context and server name: {error}") from error
 
 
 async def _open_tcp(peer: Peer) -> trio.SocketStream:

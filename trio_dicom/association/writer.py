@@ -47,6 +47,7 @@ class Writer:
         self._pool = pool
         self._queue, self._batches = trio.open_memory_channel[Batch](BATCHES_WAITING)
         self._in_hand: Batch | None = None
+        self.is_stopped = False  # nothing is to be taken from the queue any more
 
     async def queue(self, batch: Batch) -> None:
         """Hand over a batch; waits while the queue is full. If it is cancelled, the batch was not queued."""
@@ -63,6 +64,8 @@ class Writer:
         """Write until cancelled. Raises `ConnectionLost`."""
         while True:
             batch = await self._batches.receive()
+            if self.is_stopped:  # after this task was woken, before it ran
+                return
             batch.taken()
             self._in_hand = batch
             await self._transport.write(batch.buffers, batch)

@@ -34,6 +34,8 @@ class Input:
     source: Source | None = None  # opened ahead
     attempts: int = 0
     failure: TrioDicomError | None = None  # of the last attempt
+    was_in_doubt: bool = False  # after an attempt
+    is_under_way: bool = False  # an attempt
     delivery: StoreDelivery | None = None  # begun and not settled
 
     @property

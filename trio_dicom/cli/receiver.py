@@ -122,8 +122,8 @@ class _File:
         if self._file is not None:
             size = self._file.tell() - self._offset
             self._file.close()
-            self._file = None
             os.replace(self._arriving, self._final)
+            self._file = None
             self._stored(StoredObject(self._final, *self._identity, self._offset, size))
 
     def discard(self) -> None:

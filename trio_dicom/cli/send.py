@@ -156,10 +156,11 @@ class Transfer:
             return True
         item = each.source or each.path
         each.delivery = delivery = StoreDelivery(association, self._options, item, None, self._display.channel)
+        each.is_under_way = True
         try:
             response = await delivery.run()
         except TrioDicomError as error:
-            each.attempts += delivery.attempts
+            self._count(each, delivery)
             can_repeat = each.path != STANDARD_INPUT and each.attempts <= self._retries
             if isinstance(error, AssociationError) and can_repeat:
                 each.source = None  # it was closed, and is opened anew
@@ -167,10 +168,15 @@ class Transfer:
                 return False
             self._settle_failure(each, error)
             return True
-        each.attempts += delivery.attempts
+        self._count(each, delivery)
         self._answered += 1
         self._settle(each, report_of_response(each.path, delivery, response))
         return True
+
+    def _count(self, each: Input, delivery: StoreDelivery) -> None:
+        each.attempts += delivery.attempts
+        each.was_in_doubt |= delivery.in_doubt
+        each.is_under_way = False
 
     def _give_up(self, batch: Sequence[Input], error: TrioDicomError) -> None:
         is_final = isinstance(error, AssociationRejected | NoAcceptedContexts | TLSError)
@@ -181,8 +187,8 @@ class Transfer:
                 self._settle_failure(each, each.invalid or each.failure or error, is_news=each.failure is not None)
 
     def _settle_failure(self, each: Input, error: TrioDicomError | None, *, is_news: bool = True) -> None:
-        if error is None:
-            each.attempts += each.delivery.attempts if each.delivery is not None else 0
+        if each.is_under_way and each.delivery is not None:
+            self._count(each, each.delivery)
         report = report_of_failure(each.path, each.delivery, error)
         report = attrs.evolve(
             report,
@@ -191,6 +197,8 @@ class Transfer:
             transfer_syntax_uid=report.transfer_syntax_uid or each.transfer_syntax_uid or None,
             reason=error.reason if isinstance(error, InvalidObject) else report.reason,  # the path is there already
         )
+        if each.was_in_doubt and report.status is None:  # a later attempt does not take back what an earlier one did
+            report = attrs.evolve(report, outcome=Outcome.IN_DOUBT)
         is_news &= error is not None or report.outcome is Outcome.IN_DOUBT
         self._settle(each, report, is_news=is_news)
 

@@ -108,7 +108,8 @@ class ProgressReceiveChannel(trio.abc.ReceiveChannel[TransferProgress]):
                 return value
             if self._source._is_closed:
                 raise trio.EndOfChannel
-            self._source._news = trio.Event()
+            if self._source._news.is_set():
+                self._source._news = trio.Event()
             await self._source._news.wait()
 
     def close(self) -> None:
