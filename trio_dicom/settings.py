@@ -47,9 +47,7 @@ class Timeouts:
     pdu: float = attrs.field(default=30.0, validator=_seconds)  #: first to last byte of a PDU that is coming in
     release: float = attrs.field(default=10.0, validator=_seconds)  #: operations in flight, then A-RELEASE
     artim: float = attrs.field(default=10.0, validator=_seconds)  #: acceptor: connection to A-ASSOCIATE-RQ
-    abort_grace: float = attrs.field(
-        default=1.0, validator=_finite_seconds
-    )  #: the PDUs in hand
+    abort_grace: float = attrs.field(default=1.0, validator=_finite_seconds)  #: the PDUs in hand
     abort_linger: float = attrs.field(default=1.0, validator=_finite_seconds)  #: A-ABORT to the close of the transport
 
 
