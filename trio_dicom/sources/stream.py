@@ -138,7 +138,7 @@ class _TrioReader:
             raise ReadError(f"the stream failed: {_name(error)}", _WHERE) from error
 
     async def seek(self, position: int) -> None:
-        raise NotImplementedError
+        raise ReadError("the stream cannot be read a second time", _WHERE)
 
 
 class _FileReader:
