@@ -113,12 +113,16 @@ class AssociationTimeout(AssociationError):
 
 @attrs.define(eq=False, slots=False)
 class AssociationRejected(AssociationError):
-    """The peer answered A-ASSOCIATE-RJ (PS3.8 9.3.4). Values outside the standard's tables are kept as they came."""
+    """A-ASSOCIATE-RJ (PS3.8 9.3.4), the peer's answer or, `by_peer` being False, ours.
+
+    Values outside the standard's tables are kept as they came.
+    """
 
     result: int
     source: int
     reason: int
     text: str = ""
+    by_peer: bool = True
 
     @property
     def retry(self) -> Retry:  # type: ignore[override]
@@ -128,7 +132,8 @@ class AssociationRejected(AssociationError):
     def __str__(self) -> str:
         kind = {1: "permanently", 2: "for now"}.get(self.result, f"(result {self.result})")
         why = self.text or f"source {self.source}, reason {self.reason}"
-        return f"the peer rejected the association {kind}: {why}"
+        who = "the peer rejected the association" if self.by_peer else "the association was rejected"
+        return f"{who} {kind}: {why}"
 
 
 @attrs.define(eq=False, slots=False)

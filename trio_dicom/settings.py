@@ -47,6 +47,8 @@ class Timeouts:
     pdu: float = attrs.field(default=30.0, validator=_seconds)  #: first to last byte of a PDU that is coming in
     release: float = attrs.field(default=10.0, validator=_seconds)  #: operations in flight, then A-RELEASE
     artim: float = attrs.field(default=10.0, validator=_seconds)  #: acceptor: connection to A-ASSOCIATE-RQ
+    idle: float = attrs.field(default=60.0, validator=_seconds)  #: acceptor: from one message to the next
+    handler: float = attrs.field(default=60.0, validator=_seconds)  #: acceptor: a service's work without progress
     abort_grace: float = attrs.field(default=1.0, validator=_finite_seconds)  #: the PDUs in hand
     abort_linger: float = attrs.field(default=1.0, validator=_finite_seconds)  #: A-ABORT to the close of the transport
 
@@ -63,6 +65,7 @@ class Limits:
     empty_pdvs: int = attrs.field(default=64, validator=_at_least(0))  #: in a row
     response_data_set: int = attrs.field(default=1 << 20, validator=_at_least(0))  #: bytes discarded after a response
     operations_window: int = attrs.field(default=64, validator=_at_least(1))  #: our cap where the peer's is unlimited
+    minimum_rate: int = attrs.field(default=1024, validator=_at_least(0))  #: bytes/s of a message that comes, over 60 s
 
 
 @attrs.frozen(kw_only=True)

@@ -96,13 +96,13 @@ async def test_message_ids_in_flight_are_not_used_again(autojump_clock: trio.tes
         await peer.answer(first[0], first[1])
 
     async with scripted_link(script, settings=AssociationSettings(operations_window=3)) as association:
-        association._last_message_id = 65_533
+        association._in_flight._last_message_id = 65_533
         scu = CStoreSCU(association)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(scu.send, stream())  # 65,534
             await trio.testing.wait_all_tasks_blocked()
             await scu.send(stream())
-            association._last_message_id = 65_532
+            association._in_flight._last_message_id = 65_532
             for _ in range(2):
                 await scu.send(stream())
     assert seen == [65_535, 65_533, 65_535]

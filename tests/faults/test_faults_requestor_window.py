@@ -124,12 +124,12 @@ async def test_fault53_message_ids_wrap_and_skip_those_in_use(autojump_clock):
 
     results = {}
     async with scripted_link(script, settings=AssociationSettings(operations_window=3)) as association:
-        association._last_message_id = 65_533
+        association._in_flight._last_message_id = 65_533
         async with trio.open_nursery() as nursery:
             nursery.start_soon(send_all, association, range(1, 4), results)
             await two_answered.wait()
             await trio.testing.wait_all_tasks_blocked()
-            association._last_message_id = 65_535  # once round, the request with ID 1 still unanswered
+            association._in_flight._last_message_id = 65_535  # once round, the request with ID 1 still unanswered
             nursery.start_soon(send_all, association, range(4, 6), results)
     assert seen == [65_534, 65_535, 1, 2, 3]
     assert results == dict.fromkeys(range(1, 6), 0)
@@ -150,7 +150,7 @@ async def test_fault53_the_id_of_a_request_whose_caller_has_gone_stays_in_use(au
         with trio.move_on_after(1) as scope:
             await CStoreSCU(association).send(io.BytesIO(make_data_set_file(number=1)))
         assert scope.cancelled_caught
-        association._last_message_id = 0
+        association._in_flight._last_message_id = 0
         response = await CStoreSCU(association).send(io.BytesIO(make_data_set_file(number=2)))
     assert seen == [1, 2]
     assert response.is_success

@@ -16,7 +16,9 @@ import contextlib
 import copy
 import logging
 import math
+from functools import partial
 
+import attrs
 import trio
 
 from ..errors import (
@@ -30,11 +32,10 @@ from ..errors import (
     NoPresentationContext,
     OperationTimeout,
     ProtocolViolation,
-    UnexpectedMessageID,
     UnexpectedPDU,
 )
 from ..peer import Peer
-from ..protocol.command import CEchoRQ, CEchoRSP, Command, encode_command
+from ..protocol.command import CEchoRQ, CEchoRSP, Command, Response, encode_command
 from ..protocol.message import CommandReceived, DataFragment, MessageAssembler, fragment, payload_per_pdu
 from ..protocol.negotiation import AcceptedContext, Negotiated
 from ..protocol.pdu import PDU, Abort, PDataTF, ReleaseRP, ReleaseRQ
@@ -43,7 +44,9 @@ from ..protocol.status import Status
 from ..protocol.upper_layer import ConnectionClosed, UpperLayer
 from ..settings import AssociationSettings
 from ..uids import VERIFICATION
+from .in_flight import InFlight
 from .operation import Batch, Delivery, Operation, Request
+from .performing import Performer, Services
 from .transport import Buffer, Transport
 from .writer import POOL_BUFFER_SIZE, BufferPool, Writer
 
@@ -71,6 +74,7 @@ class Association:
         negotiated: Negotiated,
         settings: AssociationSettings,
         peer: Peer | None = None,
+        services: Services | None = None,
     ) -> None:
         self.peer = peer
         self.settings = settings
@@ -85,11 +89,9 @@ class Association:
             negotiated.peer_max_pdu_length or settings.send_pdu_length, settings.send_pdu_length
         )
         self._turn = trio.StrictFIFOLock()
-        self._window = trio.Semaphore(negotiated.operations_window)
         self._operations: set[Operation] = set()  # somebody waits for them
-        self._in_flight: dict[int, Operation] = {}  # by message ID, until the response
-        self._responding: tuple[Operation, Command, int] | None = None  # a response whose data set is coming, bytes
-        self._last_message_id = 0
+        self._in_flight = InFlight(negotiated.operations_window, settings.limits.response_data_set)
+        self._performer = None if services is None else Performer(self, services, self._respond)
         self._scope = trio.CancelScope()  # of the tasks
         self._read_scope = trio.CancelScope()
         self._watch_scope = trio.CancelScope()
@@ -113,6 +115,16 @@ class Association:
     def failure(self) -> AssociationError | InternalError | None:
         """What ended the association; None while it lives and after a release."""
         return None if isinstance(self._failure, AssociationClosed) else self._failure
+
+    @property
+    def calling_ae_title(self) -> str:
+        """The application entity that asked for the association."""
+        return self.negotiated.calling_ae_title
+
+    @property
+    def called_ae_title(self) -> str:
+        """The application entity that was asked for."""
+        return self.negotiated.called_ae_title
 
     def context_for(self, abstract_syntax: str, transfer_syntaxes: tuple[str, ...]) -> AcceptedContext:
         """The presentation context with the first of `transfer_syntaxes` that was accepted for this abstract syntax.
@@ -213,7 +225,7 @@ class Association:
                 raise
             finally:
                 self._operations.discard(operation)
-                self._check_idle()
+                self.check_idle()
         if operation.delivery is Delivery.ANSWERED and operation.response is not None:
             return operation.response
         raise self._failure_of(operation)
@@ -224,26 +236,6 @@ class Association:
         except trio.WouldBlock:
             await self._turn.acquire()
 
-    async def _take_slot(self, operation: Operation) -> None:
-        try:
-            self._window.acquire_nowait()
-        except trio.WouldBlock:
-            operation.phase = "waiting for the responses before it"
-            operation.stop_clock()
-            await self._window.acquire()
-            operation.touch()
-        operation.message_id = self._next_message_id()
-        self._in_flight[operation.message_id] = operation
-        operation.companions = self._in_flight
-
-    def _next_message_id(self) -> int:
-        message_id = self._last_message_id
-        while True:
-            message_id = message_id % 65_535 + 1
-            if message_id not in self._in_flight:
-                self._last_message_id = message_id
-                return message_id
-
     async def _send(self, operation: Operation) -> None:
         """Write the message. What it begins with is made ready while the responses before it are still awaited."""
         is_last = False
@@ -251,7 +243,7 @@ class Association:
             batch = await self._next_batch(operation)
             try:
                 if operation.delivery is Delivery.NOTHING_SENT:
-                    await self._take_slot(operation)
+                    await self._in_flight.take_slot(operation)
                     batch.buffers[:0] = self._command(operation)
                 operation.phase = "writing"
                 await self._queue(operation, batch)
@@ -308,8 +300,7 @@ class Association:
             self._overdue = operation
             self._end(operation.timed_out(), abort=True)
         elif operation.delivery is Delivery.NOTHING_SENT:
-            if self._in_flight.pop(operation.message_id, None) is not None:
-                self._window.release()
+            self._in_flight.withdraw(operation)
         elif operation.delivery is Delivery.PARTLY_SENT:
             detail = "an operation ended in the middle of its message"
             self._end(AssociationAborted(0, 0, by_peer=False, detail=detail), abort=True)
@@ -323,7 +314,7 @@ class Association:
         """Abort when a response whose caller has gone is overdue."""
         while True:
             now = trio.current_time()
-            left = [each for each in self._in_flight.values() if each.is_left]
+            left = [each for each in self._in_flight.operations if each.is_left]
             overdue = next((each for each in left if each.scope.deadline <= now), None)
             if overdue is not None:
                 self._end(overdue.timed_out(), abort=True)
@@ -368,6 +359,9 @@ class Association:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._read)
                     nursery.start_soon(self._write)
+                    if self._performer is not None:
+                        self._performer.start(nursery)
+                        nursery.start_soon(self._watch_pace, self._performer)
                     await self._watch()
         except BaseExceptionGroup as group:
             bugs = group.split(trio.Cancelled)[1]
@@ -436,6 +430,9 @@ class Association:
         try:
             with self._read_scope:
                 while self._handle_events():
+                    if self._performer is not None and self._performer.is_full:
+                        self._expect_end_of_pdu(math.inf)
+                        await self._performer.room()
                     limit = self.settings.timeouts.pdu
                     if not self._machine.is_inside_pdu:
                         self._expect_end_of_pdu(math.inf)
@@ -448,6 +445,28 @@ class Association:
             self._end(violation, abort=True)
         except ConnectionLost as lost:
             self._end(lost, abort=False)
+
+    async def _watch_pace(self, performer: Performer) -> None:
+        try:
+            await performer.watch()
+        except AssociationTimeout as failure:
+            self._end(failure, abort=True)
+
+    async def _respond(self, context: AcceptedContext, response: Response, data_set: bytes | None) -> None:
+        """Send a response of one of our services."""
+        command = attrs.evolve(response, has_data_set=data_set is not None)
+        cut = partial(fragment, context_id=context.context_id, max_pdu_length=self._send_pdu_length, is_last=True)
+        buffers = cut(encode_command(command), is_command=True)  # type: ignore[arg-type]  # of one of the kinds
+        if data_set is not None:
+            buffers += cut(data_set, is_command=False)
+        await trio.lowlevel.checkpoint_if_cancelled()  # where the association has ended, this task was cancelled
+        self._machine.check_can_send_data()
+        limit = self.settings.timeouts.response
+        with trio.move_on_after(limit) as scope:
+            await self._writer.queue(Batch(buffers))
+        if scope.cancelled_caught:
+            self._end(AssociationTimeout("the peer's taking of a response", limit), abort=True)
+            await trio.lowlevel.checkpoint()
 
     def _expect_end_of_pdu(self, deadline: float) -> None:
         if self._read_scope.deadline != deadline:  # setting it costs more than this
@@ -473,7 +492,7 @@ class Association:
                     raise UnexpectedPDU(f"a PDV on presentation context {pdv.context_id}, which was not accepted", 2, 5)
                 item = self._assembler.receive(pdv)
                 if isinstance(item, CommandReceived):
-                    self._receive_command(item)
+                    self._receive_command(item.context_id, item.command)
                 elif isinstance(item, DataFragment):
                     self._receive_data(item)
         elif isinstance(event, Abort):
@@ -491,61 +510,35 @@ class Association:
         elif isinstance(event, ConnectionClosed):
             self._end(ConnectionLost(), abort=False)
 
-    def _receive_command(self, received: CommandReceived) -> None:
-        response = received.command
-        message_id = getattr(response, "message_id_being_responded_to", None)
-        if message_id is None:
-            raise UnexpectedPDU(f"a {type(response).__name__} came to a requestor that offers no service", 0, 0)
-        operation = self._in_flight.get(message_id)
-        if operation is None:
-            raise UnexpectedMessageID(f"a response to message ID {message_id}, which is not in flight", 0, 0)
-        self._check_response(operation, received.context_id, response)
-        if response.has_data_set:
-            self._responding = (operation, response, 0)
+    def _receive_command(self, context_id: int, command: Command) -> None:
+        if isinstance(command, Response):
+            self._settle(self._in_flight.receive(context_id, command))
+        elif self._performer is not None:
+            self._performer.receive(self.negotiated.accepted[context_id], command)
         else:
-            self._settle(operation, response)
-
-    def _check_response(self, operation: Operation, context_id: int, response: Command) -> None:
-        if not isinstance(response, operation.response_type):
-            wanted = operation.response_type.__name__
-            raise InvalidResponse(f"a {type(response).__name__} where a {wanted} was awaited", 0, 0)
-        if context_id != operation.request.context.context_id:
-            raise InvalidResponse("a response in another presentation context than its request", 2, 5)
-        for field in ("affected_sop_class_uid", "affected_sop_instance_uid"):
-            answered = getattr(response, field, None)
-            if answered and answered != getattr(operation.command, field, None):
-                raise InvalidResponse(f"a response whose {field} is not that of its request", 0, 0)
-        operation.check(response)
-        if not operation.may_be_answered and not Status(response.status).is_failure:  # type: ignore[union-attr]
-            operation.is_acknowledged_early = True
-            raise InvalidResponse("a response before the last PDV of its request was sent", 0, 0)
+            raise UnexpectedPDU(f"a {type(command).__name__} came to a requestor that offers no service", 0, 0)
 
     def _receive_data(self, fragment: DataFragment) -> None:
-        """The data set of a response: none of our services has one; it is dropped, within a bound."""
-        if self._responding is None:
-            raise UnexpectedPDU("a data set without its command set", 0, 0)
-        operation, response, size = self._responding
-        size += len(fragment.data)
-        if size > self.settings.limits.response_data_set:
-            raise InvalidResponse(f"a response with a data set of over {size - 1} bytes", 0, 0)
-        self._responding = None if fragment.is_last else (operation, response, size)
-        if fragment.is_last:
-            self._settle(operation, response)
+        if self._performer is not None and self._performer.is_receiving:
+            self._performer.receive_data(fragment)
+        else:
+            self._settle(self._in_flight.receive_data(fragment))
 
-    def _settle(self, operation: Operation, response: Command) -> None:
-        del self._in_flight[operation.message_id]
-        self._window.release()
+    def _settle(self, settled: tuple[Operation, Response] | None) -> None:
+        if settled is None:
+            return
+        operation, response = settled
         is_early = not operation.may_be_answered
-        operation.accept(response)
+        operation.accept(response)  # type: ignore[arg-type]  # one of its kind: that was checked
         if is_early:  # refused early: the rest of the message would be sent for nothing
             detail = "the peer refused an object before it had all of it"
             self._end(AssociationAborted(0, 0, by_peer=False, detail=detail), abort=True)
-        self._check_idle()
+        self.check_idle()
 
     # --- release ------------------------------------------------------------------------------------------------------
 
     async def _release(self) -> None:
-        while self._failure is None and (self._in_flight or self._operations):
+        while self._failure is None and self._is_busy:
             if self._idle.is_set():
                 self._idle = trio.Event()
             await self._idle.wait()
@@ -553,15 +546,27 @@ class Association:
             await self._writer.queue(Batch(self._machine.send(ReleaseRQ())))
         await self._ended.wait()
 
-    def _check_idle(self) -> None:
-        if self._is_closing and not self._in_flight and not self._operations:
+    @property
+    def _is_busy(self) -> bool:
+        is_performing = self._performer is not None and not self._performer.is_idle
+        return bool(self._in_flight or self._operations) or is_performing
+
+    def check_idle(self) -> None:
+        """An operation has ended, ours or the peer's: a release that waited for it may go on."""
+        if self._failure is not None or self._is_busy:
+            return
+        if self._machine.state is State.STA8:
+            self._answer_release()
+        elif self._is_closing:
             self._idle.set()
 
     def _answer_release(self) -> None:
         """The peer releases (AR-2): answered, unless one of our messages is not whole, which only an abort can end."""
-        if any(each.would_be_cut for each in self._in_flight.values()):
+        if any(each.would_be_cut for each in self._in_flight.operations):
             detail = "the peer asked for release in the middle of a message"
             self._end(AssociationAborted(0, 0, by_peer=False, detail=detail), abort=True)
+        elif self._performer is not None and not self._performer.is_idle:
+            self._performer.give_up_incoming()  # and once the others are answered, so is the release
         else:
             farewell = self._machine.send(ReleaseRP())
             self._end(AssociationClosed("the peer released the association"), abort=False)

@@ -317,6 +317,40 @@ ResponseCommand: TypeAlias = (
 )  # fmt: skip
 Command: TypeAlias = RequestCommand | ResponseCommand
 
+_RESPONSES: Mapping[type[RequestCommand], type[ResponseCommand]] = {
+    CStoreRQ: CStoreRSP,
+    CFindRQ: CFindRSP,
+    CGetRQ: CGetRSP,
+    CMoveRQ: CMoveRSP,
+    CEchoRQ: CEchoRSP,
+    NEventReportRQ: NEventReportRSP,
+    NGetRQ: NGetRSP,
+    NSetRQ: NSetRSP,
+    NActionRQ: NActionRSP,
+    NCreateRQ: NCreateRSP,
+    NDeleteRQ: NDeleteRSP,
+}
+
+
+def response_to(request: RequestCommand, status: int, error_comment: str | None = None) -> ResponseCommand:
+    """The response that belongs to `request`, naming the SOP class and instance that it named.
+
+    Raises `ValueError` for a C-CANCEL-RQ, which has none, and for an error comment of more than 64 characters.
+    """
+    kind = _RESPONSES.get(type(request))
+    if kind is None or isinstance(request, CCancelRQ):
+        raise ValueError(f"a {type(request).__name__} has no response")
+    if error_comment is not None and len(error_comment) > _LONGEST_COMMENT:
+        raise ValueError(f"an error comment has at most {_LONGEST_COMMENT} characters, not {len(error_comment)}")
+    sop_class, sop_instance = (
+        getattr(request, f"affected_{what}", None) or getattr(request, f"requested_{what}", None) or None
+        for what in ("sop_class_uid", "sop_instance_uid")
+    )
+    return kind(request.message_id, int(status), sop_class, sop_instance, error_comment)
+
+
+_LONGEST_COMMENT = 64  # (0000,0902) is an LO
+
 _MESSAGES: tuple[type[Command], ...] = (
     CStoreRQ, CStoreRSP, CFindRQ, CFindRSP, CGetRQ, CGetRSP, CMoveRQ, CMoveRSP, CEchoRQ, CEchoRSP, CCancelRQ,
     NEventReportRQ, NEventReportRSP, NGetRQ, NGetRSP, NSetRQ, NSetRSP, NActionRQ, NActionRSP, NCreateRQ, NCreateRSP,

@@ -13,7 +13,7 @@ of view.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping
 from typing import TypeVar
 
 import attrs
@@ -165,6 +165,8 @@ class Negotiated:
 
     accepted: Mapping[int, AcceptedContext]  #: by presentation context ID
     rejected: tuple[RejectedContext, ...] = ()
+    calling_ae_title: str = ""
+    called_ae_title: str = ""
     peer_max_pdu_length: int = 0
     operations_window: int = 1
     performed_window: int = 1
@@ -215,6 +217,7 @@ def conclude(request: AssociateRQ, answer: AssociateAC, settings: AssociationSet
     theirs = _find(answer.user_information, AsynchronousOperationsWindow) or _DEFAULT_WINDOW
     extended = _extended_negotiation(request)
     return _negotiated(
+        request,
         answer,
         accepted,
         rejected,
@@ -232,7 +235,7 @@ def rejection(request: AssociateRQ) -> AssociateRJ | None:
 
 def answer(
     request: AssociateRQ,
-    supported: Mapping[str, Collection[str]],
+    supported: Mapping[str, Container[str]],
     settings: AssociationSettings,
     *,
     identity_response: bytes | None = None,
@@ -293,6 +296,7 @@ def answer(
     response = AssociateAC(request.called_ae_title, request.calling_ae_title, tuple(answers), tuple(items))
     return response, _negotiated(
         request,
+        request,
         accepted,
         rejected,
         operations_window=window.performed,
@@ -350,6 +354,7 @@ def _window(one: int, other: int, limits: Limits) -> int:
 
 
 def _negotiated(
+    request: AssociateRQ,
     peer: AssociateRQ | AssociateAC,
     accepted: Mapping[int, AcceptedContext],
     rejected: Iterable[RejectedContext],
@@ -367,6 +372,8 @@ def _negotiated(
     return Negotiated(
         accepted=accepted,
         rejected=tuple(rejected),
+        calling_ae_title=request.calling_ae_title,
+        called_ae_title=request.called_ae_title,
         peer_max_pdu_length=0 if length is None else length.length,
         operations_window=operations_window,
         performed_window=performed_window,

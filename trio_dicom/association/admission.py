@@ -1,0 +1,82 @@
+"""Admission: whom an acceptor lets in, and how many at once. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection
+
+import attrs
+
+from ..errors import printable
+from ..peer import check_ae_title
+from ..protocol.negotiation import rejection
+from ..protocol.pdu import AssociateRJ, AssociateRQ
+from ..protocol.user_information import UserIdentityRQ
+
+CALLING_AE_TITLE_NOT_RECOGNIZED = AssociateRJ(1, 1, 3)
+CALLED_AE_TITLE_NOT_RECOGNIZED = AssociateRJ(1, 1, 7)
+IDENTITY_REFUSED = AssociateRJ(1, 1, 1)  # PS3.7 D.3.3.7.3 has no reason of its own for it
+LOCAL_LIMIT_EXCEEDED = AssociateRJ(2, 3, 2)
+TEMPORARY_CONGESTION = AssociateRJ(2, 3, 1)
+
+IdentityCheck = Callable[[UserIdentityRQ | None], Awaitable[bytes | None]]
+
+
+def _titles(value: Collection[str] | str | None) -> frozenset[str] | None:
+    if isinstance(value, str):
+        raise TypeError(f"calling_ae_titles are a collection of AE titles, not one: write [{value!r}]")
+    return None if value is None else frozenset(check_ae_title(title).strip(" ") for title in value)
+
+
+def _title(value: str | None) -> str | None:
+    return None if value is None else check_ae_title(value).strip(" ")
+
+
+def _count(instance: object, attribute: attrs.Attribute[int], value: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{attribute.name} must be a whole number, at least 1, not {value!r}")
+
+
+@attrs.frozen(kw_only=True)
+class Admission:
+    """Whom an acceptor lets in.
+
+    - `ae_title`: the title by which it must be called; None for any.
+    - `calling_ae_titles`: those that may call; None for any. A title is no proof of who calls: see TLS for one.
+    - `check_identity`: an async function of the `UserIdentityRQ` of PS3.7 D.3.3.7 (its `type`, and `primary` and
+      `secondary` as bytes), or of None where the request has none. It returns the server's response, possibly `b""`,
+      or None to refuse. It must answer within `timeouts.association`; an error refuses for now.
+    - `associations`, `associations_per_host`: how many there may be at once; more are rejected, for now.
+    - `connections_waiting`: connections without an association yet, a quarter of them from one host. Those that have
+      waited longest are closed to make room.
+    """
+
+    ae_title: str | None = attrs.field(default=None, converter=_title)
+    calling_ae_titles: Collection[str] | None = attrs.field(default=None, converter=_titles)
+    check_identity: IdentityCheck | None = None
+    associations: int = attrs.field(default=64, validator=_count)
+    associations_per_host: int = attrs.field(default=8, validator=_count)
+    connections_waiting: int = attrs.field(default=128, validator=_count)
+
+    def objection(self, request: AssociateRQ) -> AssociateRJ | None:
+        """What there is to say against `request` by its titles and application context (PS3.8 table 9-21)."""
+        if (objection := rejection(request)) is not None:
+            return objection
+        if not _is_title(request.called_ae_title) or self.ae_title not in (None, request.called_ae_title):
+            return CALLED_AE_TITLE_NOT_RECOGNIZED
+        calling, allowed = request.calling_ae_title, self.calling_ae_titles
+        if not _is_title(calling) or (allowed is not None and calling not in allowed):
+            return CALLING_AE_TITLE_NOT_RECOGNIZED
+        return None
+
+
+def _is_title(title: str) -> bool:
+    try:
+        check_ae_title(title)
+    except ValueError:
+        return False
+    return True
+
+
+def described(request: AssociateRQ) -> str:
+    """Who asks for whom, safe for a log line."""
+    return f"{printable(request.calling_ae_title, 16)} to {printable(request.called_ae_title, 16)}"

@@ -1,0 +1,403 @@
+"""Performing: the requests of the peer, and the services that answer them (PS3.7 section 7.5, the performing side).
+
+1. A request runs as a task in the association's nursery, with a deadline of its own, and ends in one final response.
+   A service that raises, hangs or gives what is no response of its kind costs its request, answered with 0110H, and
+   nothing else. When the association ends, its tasks are cancelled.
+2. The data set is handed on as it comes. What a service has not taken yet is bounded: the reader waits then, and so
+   does the peer. Whatever a service leaves is taken and dropped before the answer goes out.
+3. The peer has to keep going, too: between messages for `timeouts.idle`, inside one at `limits.minimum_rate`.
+"""
+
+from __future__ import annotations
+
+import abc
+import logging
+import math
+from collections.abc import Awaitable, Callable, Container, Iterable, Mapping
+from typing import TYPE_CHECKING, ClassVar
+
+import trio
+
+from ..errors import AssociationTimeout, UnexpectedPDU
+from ..protocol.command import CCancelRQ, CEchoRQ, Command, RequestCommand, Response, response_to
+from ..protocol.message import DataFragment
+from ..protocol.negotiation import AcceptedContext
+from ..protocol.pdu import AssociateRQ
+from ..settings import AssociationSettings
+from ..uids import VERIFICATION
+from .transport import Buffer
+
+if TYPE_CHECKING:
+    from .association import Association
+
+log = logging.getLogger(__name__)
+
+MOST_BUFFERED = 2 << 20  # bytes of data sets that came and that no service has taken, before the reader waits
+RATE_PERIOD = 60.0  # s over which the rate of a message is looked at
+
+SUCCESS = 0x0000
+PROCESSING_FAILURE = 0x0110
+DUPLICATE_INVOCATION = 0x0210
+UNRECOGNIZED_OPERATION = 0x0211
+
+Responder = Callable[[AcceptedContext, Response, bytes | None], Awaitable[None]]
+
+
+class Service(abc.ABC):
+    """A DIMSE service that is performed for peers: derive from it, and give it to `serve_associations`."""
+
+    requests: ClassVar[tuple[type[Command], ...]]
+    """The requests that it performs, such as `(CStoreRQ,)`."""
+
+    @abc.abstractmethod
+    def transfer_syntaxes(self, abstract_syntax: str) -> Container[str] | None:
+        """The transfer syntax UIDs that are taken for an abstract syntax; None if it is none of this service's."""
+
+    @abc.abstractmethod
+    async def perform(self, request: ServiceRequest) -> Response:
+        """Do what `request` asks for, and return the final response to it.
+
+        What is raised is answered with 0110H, and so is `timeouts.handler` seconds without progress, after which the
+        task is cancelled; waiting for the peer's bytes does not count. It is cancelled, too, when the association ends.
+        """
+
+
+class Verification(Service):
+    """C-ECHO, which every acceptor performs (PS3.4 annex A)."""
+
+    requests = (CEchoRQ,)
+
+    def transfer_syntaxes(self, abstract_syntax: str) -> Container[str] | None:
+        return ANY if abstract_syntax == VERIFICATION else None
+
+    async def perform(self, request: ServiceRequest) -> Response:
+        return request.response(SUCCESS)
+
+
+class _Any(Container[str]):
+    def __contains__(self, item: object) -> bool:
+        return True
+
+
+ANY: Container[str] = _Any()  #: every transfer syntax that is proposed
+
+
+class Services:
+    """The services of an acceptor, by abstract syntax and request."""
+
+    def __init__(self, services: Service | Iterable[Service]) -> None:
+        self._services = (*((services,) if isinstance(services, Service) else services), Verification())
+
+    def supported(self, request: AssociateRQ) -> Mapping[str, Container[str]]:
+        """What is taken of the presentation contexts that `request` proposes."""
+        supported: dict[str, Container[str]] = {}
+        for offer in request.presentation_contexts:
+            for service in self._services:
+                transfer_syntaxes = service.transfer_syntaxes(offer.abstract_syntax)
+                if transfer_syntaxes is not None:
+                    supported.setdefault(offer.abstract_syntax, transfer_syntaxes)
+        return supported
+
+    def find(self, abstract_syntax: str, command: Command) -> Service | None:
+        """The service that performs `command` in a presentation context of `abstract_syntax`."""
+        for service in self._services:
+            if isinstance(command, service.requests) and service.transfer_syntaxes(abstract_syntax) is not None:
+                return service
+        return None
+
+
+class ServiceRequest:
+    """A request of the peer on its way: `command`, its presentation `context`, its data set as it comes in.
+
+    `cancelled` is set when the peer asks by C-CANCEL that it be given up (PS3.7 section 9.3.2.3).
+    """
+
+    def __init__(self, association: Association, context: AcceptedContext, command: RequestCommand) -> None:
+        self.association = association
+        self.context = context
+        self.command = command
+        self.cancelled = trio.Event()
+        self.bytes_received = 0  #: of the data set
+        self.abandoned = trio.CancelScope()  # its task
+        self._scope = trio.CancelScope()  # of the service
+        self._pieces: list[Buffer] = []
+        self._size = 0  # of the pieces
+        self._is_whole = not command.has_data_set
+        self._is_unwanted = False  # what still comes is dropped
+        self._wanted = 0  # bytes that the service waits for
+        self._arrival = trio.Event()
+        self._performer: Performer
+
+    @property
+    def message_id(self) -> int:
+        """(0000,0110), by which the response is matched."""
+        return self.command.message_id  # type: ignore[union-attr]  # a C-CANCEL-RQ has none, and is none of these
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the last of the data set has come in."""
+        return self._is_whole
+
+    def response(self, status: int, error_comment: str | None = None) -> Response:
+        """A response of the right kind, which names what the request named (error comment: at most 64 characters)."""
+        return response_to(self.command, status, error_comment)
+
+    async def receive_pieces(self, at_least: int = 1) -> list[Buffer]:
+        """What has come of the data set, once that is `at_least` bytes or the end; an empty list at the end.
+
+        The pieces are as the network cut them, and the caller's to keep. More than 1 MiB is not waited for. Raises
+        `trio.BusyResourceError` if another task waits for the same. Cancelled, nothing is lost.
+        """
+        if self._wanted:
+            raise trio.BusyResourceError("another task receives this data set")
+        await trio.lowlevel.checkpoint()
+        self._wanted = min(at_least, MOST_BUFFERED // 2)
+        try:
+            if self._size < self._wanted and not self._is_whole:
+                self._arrival = trio.Event()
+                self._scope.deadline = math.inf  # the peer has a deadline of its own
+                await self._arrival.wait()
+        finally:
+            self._wanted = 0
+            self.touch()
+        return self._take()
+
+    def _take(self) -> list[Buffer]:
+        pieces, self._pieces = self._pieces, []
+        size, self._size = self._size, 0
+        self._performer.taken(size)
+        return pieces
+
+    def touch(self) -> None:
+        """The service makes progress: its deadline is `timeouts.handler` from now."""
+        self._scope.deadline = trio.current_time() + self.association.settings.timeouts.handler
+
+    async def respond(self, response: Response, data_set: bytes | None = None) -> None:
+        """Send a response that is not the last (status pending), with its data set if it has one."""
+        await self._performer.respond(self.context, response, data_set)
+        self.touch()
+
+    # --- for the performer
+
+    def feed(self, data: Buffer, *, is_last: bool) -> int:
+        """A piece has come; returns the bytes kept of it."""
+        self.bytes_received += len(data)
+        self._is_whole = is_last
+        kept = 0 if self._is_unwanted or not len(data) else len(data)
+        if kept:
+            self._pieces.append(data)
+            self._size += kept
+        if is_last or self._size >= self._wanted:
+            self._arrival.set()
+        return kept
+
+    async def drop_rest(self) -> None:
+        """Wait for the end of the data set, and keep nothing of it."""
+        self._is_unwanted = True
+        self._take()
+        if not self._is_whole:
+            self._wanted = MOST_BUFFERED  # more than is kept: only the end wakes this task
+            self._arrival = trio.Event()
+            await self._arrival.wait()
+
+    def abandon(self) -> None:
+        """Its task is cancelled, and nothing is answered."""
+        self.abandoned.cancel()
+
+    def forget(self) -> int:
+        """The bytes that nobody has taken, nor will."""
+        self._is_unwanted = True
+        size, self._size = self._size, 0
+        self._pieces.clear()
+        return size
+
+    async def perform_by(self, service: Service, performer: Performer) -> Response:
+        """The response of `service`, or one for it, and never an exception but `trio.Cancelled`."""
+        self._performer = performer
+        self.touch()
+        with self._scope:
+            response = await _guarded(service, self)
+        if self._scope.cancelled_caught:
+            log.error(
+                "%s made no progress for %g s", type(service).__name__, self.association.settings.timeouts.handler
+            )
+            return self.response(PROCESSING_FAILURE, "the service took too long")
+        if not isinstance(response, type(self.response(SUCCESS))):
+            if response is not None:
+                log.error("%s gave a %s in place of a response", type(service).__name__, type(response).__name__)
+            return self.response(PROCESSING_FAILURE, "the service failed")
+        return response
+
+
+async def _guarded(service: Service, request: ServiceRequest) -> Response | None:
+    """None if it raised."""
+    try:
+        return await service.perform(request)
+    except Exception as error:
+        _log_failure(service, error)
+    except BaseExceptionGroup as group:  # of a nursery that was cancelled while something failed in it
+        stops, errors = group.split(lambda error: not isinstance(error, Exception))
+        if errors is not None:
+            _log_failure(service, errors)
+        if stops is not None:
+            raise stops from None
+    return None
+
+
+def _log_failure(service: Service, error: BaseException) -> None:
+    # What a service says of a failure may name a patient.
+    log.error("%s failed with %s (details at DEBUG)", type(service).__name__, type(error).__name__)
+    log.debug("the failure", exc_info=error)
+
+
+class _Refusal(Service):
+    """What is not performed."""
+
+    requests = ()
+
+    def __init__(self, status: int) -> None:
+        self._status = status
+
+    def transfer_syntaxes(self, abstract_syntax: str) -> Container[str] | None:
+        return None
+
+    async def perform(self, request: ServiceRequest) -> Response:
+        return request.response(self._status)
+
+
+class Performer:
+    """The requests that are performed on one association."""
+
+    def __init__(self, association: Association, services: Services, respond: Responder) -> None:
+        self.respond = respond
+        self._association = association
+        self._services = services
+        self._settings: AssociationSettings = association.settings
+        self._most = association.negotiated.performed_window
+        self._running: list[ServiceRequest] = []
+        self._receiving: ServiceRequest | None = None
+        self._buffered = 0
+        self._room = trio.Event()
+        self._mark = (-math.inf, 0)  # when the rate of the message that is coming was last looked at, bytes then
+        self._idle_since = -math.inf
+        self._scope = trio.CancelScope()  # of the watch
+        self._nursery: trio.Nursery
+        self._is_leaving = False  # the peer wants to release
+
+    @property
+    def is_receiving(self) -> bool:
+        """True while the data set of a request is coming in."""
+        return self._receiving is not None
+
+    @property
+    def is_idle(self) -> bool:
+        return not self._running
+
+    def start(self, nursery: trio.Nursery) -> None:
+        """Requests are performed in `nursery`."""
+        self._nursery = nursery
+        self._idle_since = trio.current_time()
+
+    # --- what comes in: called by the reader
+
+    def receive(self, context: AcceptedContext, command: Command) -> None:
+        """The peer asks for something. Raises `UnexpectedPDU`."""
+        if isinstance(command, CCancelRQ):
+            for each in self._with_id(command.message_id_being_responded_to):
+                each.cancelled.set()
+            return
+        if not context.as_scp:
+            raise UnexpectedPDU(f"a {type(command).__name__} in a role that was not negotiated", 0, 0)
+        request = ServiceRequest(self._association, context, command)  # type: ignore[arg-type]  # it is no response
+        service = self._services.find(context.abstract_syntax, command) or _Refusal(UNRECOGNIZED_OPERATION)
+        if self._with_id(request.message_id):
+            service = _Refusal(DUPLICATE_INVOCATION)
+        self._running.append(request)
+        if not request.is_whole:
+            self._receiving = request
+            self._mark = (trio.current_time(), 0)
+            self._expect(self._mark[0] + RATE_PERIOD)
+        self._nursery.start_soon(self._perform, request, service)
+
+    def _with_id(self, message_id: int) -> list[ServiceRequest]:
+        return [request for request in self._running if request.message_id == message_id]
+
+    def receive_data(self, fragment: DataFragment) -> None:
+        """More of the data set of the last request."""
+        request = self._receiving
+        if request is None:
+            raise UnexpectedPDU("a data set without its command set", 0, 0)
+        if fragment.is_last:
+            self._receiving = None
+        self._buffered += request.feed(fragment.data, is_last=fragment.is_last)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the reader is to wait for `room`."""
+        return self._buffered >= MOST_BUFFERED or len(self._running) > self._most
+
+    async def room(self) -> None:
+        """Wait until the services have caught up."""
+        while self.is_full:
+            self._room = trio.Event()
+            await self._room.wait()
+        if self._receiving is not None:  # the peer could not go on
+            self._mark = (trio.current_time(), self._receiving.bytes_received)
+
+    def taken(self, size: int) -> None:
+        """A service has taken so many bytes."""
+        self._buffered -= size
+        if not self.is_full:
+            self._room.set()
+
+    def give_up_incoming(self) -> None:
+        """The rest of the message that is coming in will not come: its task is cancelled, and nothing is answered."""
+        if self._receiving is not None:
+            self._receiving.abandon()
+            self._receiving = None
+
+    # --- what is done about it
+
+    async def _perform(self, request: ServiceRequest, service: Service) -> None:
+        try:
+            with request.abandoned:
+                response = await request.perform_by(service, self)
+                await request.drop_rest()
+                await self.respond(request.context, response, None)
+        finally:
+            self._running.remove(request)
+            self._buffered -= request.forget()
+            self._room.set()
+            if not self._running:
+                self._idle_since = trio.current_time()
+                self._expect(self._due())
+                self._association.check_idle()
+
+    async def watch(self) -> None:
+        """Raises `AssociationTimeout` when the peer has been silent or slow for too long."""
+        while True:
+            with trio.CancelScope() as self._scope:
+                self._scope.deadline = self._due()
+                await trio.sleep_forever()
+            self._check_pace()
+
+    def _expect(self, due: float) -> None:
+        if due < self._scope.deadline:
+            self._scope.deadline = due
+
+    def _due(self) -> float:
+        """When the peer is to be looked at next."""
+        if self._receiving is not None:
+            return self._mark[0] + RATE_PERIOD
+        return math.inf if self._running else self._idle_since + self._settings.timeouts.idle
+
+    def _check_pace(self) -> None:
+        if trio.current_time() < self._due():
+            return
+        if self._receiving is None:
+            raise AssociationTimeout("the next message of the peer", self._settings.timeouts.idle)
+        size = self._receiving.bytes_received
+        least = max(1, self._settings.limits.minimum_rate * RATE_PERIOD)
+        if size - self._mark[1] < least and not self.is_full:
+            raise AssociationTimeout(f"receiving {self._settings.limits.minimum_rate} bytes a second", RATE_PERIOD)
+        self._mark = (trio.current_time(), size)
