@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING
 from ._version import __version__
 
 if TYPE_CHECKING:
+    from .association.acceptor import AssociationServer, serve_associations, wrap_server_stream
+    from .association.admission import Admission
     from .association.association import Association
+    from .association.performing import Service, ServiceRequest
     from .association.requestor import connect_association, open_association, wrap_client_stream
     from .errors import (
         AssociationAborted,
@@ -45,8 +48,11 @@ if TYPE_CHECKING:
     from .protocol.negotiation import PresentationContext
     from .protocol.status import Status, StatusCategory
     from .sender.outcome import InstanceReport, Outcome
+    from .services.instance import Instance, StoreReply
+    from .services.instance_folder import Duplicates, InstanceFolder, StoredInstance
     from .services.progress import TransferProgress, open_progress_channel
     from .services.send_file import send_file
+    from .services.storage_scp import StorageSCP
     from .services.storage_scu import CStoreOptions, CStoreResponse, CStoreSCU, StoreDelivery
     from .services.verification import echo
     from .settings import AssociationSettings, Limits, Role, Timeouts, UserIdentity, UserIdentityType
@@ -54,7 +60,10 @@ if TYPE_CHECKING:
     from .sources.pixels import ArrayPixelSource, PixelSource
 
 _HOMES = {
+    ".association.acceptor": ("AssociationServer", "serve_associations", "wrap_server_stream"),
+    ".association.admission": ("Admission",),
     ".association.association": ("Association",),
+    ".association.performing": ("Service", "ServiceRequest"),
     ".association.requestor": ("connect_association", "open_association", "wrap_client_stream"),
     ".errors": (
         "AssociationAborted",
@@ -92,8 +101,11 @@ _HOMES = {
     ".protocol.negotiation": ("PresentationContext",),
     ".protocol.status": ("Status", "StatusCategory"),
     ".sender.outcome": ("InstanceReport", "Outcome"),
+    ".services.instance": ("Instance", "StoreReply"),
+    ".services.instance_folder": ("Duplicates", "InstanceFolder", "StoredInstance"),
     ".services.progress": ("TransferProgress", "open_progress_channel"),
     ".services.send_file": ("send_file",),
+    ".services.storage_scp": ("StorageSCP",),
     ".services.storage_scu": ("CStoreOptions", "CStoreResponse", "CStoreSCU", "StoreDelivery"),
     ".services.verification": ("echo",),
     ".settings": ("AssociationSettings", "Limits", "Role", "Timeouts", "UserIdentity", "UserIdentityType"),
@@ -103,12 +115,14 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "Admission",
     "ArrayPixelSource",
     "Association",
     "AssociationAborted",
     "AssociationClosed",
     "AssociationError",
     "AssociationRejected",
+    "AssociationServer",
     "AssociationSettings",
     "AssociationTimeout",
     "CStoreOptions",
@@ -117,7 +131,10 @@ __all__ = [
     "ConnectFailed",
     "ConnectionLost",
     "DIMSEDecodeError",
+    "Duplicates",
     "IdentityNotConfirmed",
+    "Instance",
+    "InstanceFolder",
     "InstanceReport",
     "InternalError",
     "InvalidObject",
@@ -139,10 +156,15 @@ __all__ = [
     "ReadError",
     "Retry",
     "Role",
+    "Service",
+    "ServiceRequest",
     "Status",
     "StatusCategory",
     "StatusError",
+    "StorageSCP",
     "StoreDelivery",
+    "StoreReply",
+    "StoredInstance",
     "TLSError",
     "TLSVerifyError",
     "Timeouts",
@@ -160,7 +182,9 @@ __all__ = [
     "open_association",
     "open_progress_channel",
     "send_file",
+    "serve_associations",
     "wrap_client_stream",
+    "wrap_server_stream",
 ]
 
 

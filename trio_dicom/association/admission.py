@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable, Collection
 
 import attrs
 
-from ..errors import printable
 from ..peer import check_ae_title
 from ..protocol.negotiation import rejection
 from ..protocol.pdu import AssociateRJ, AssociateRQ
@@ -75,8 +74,3 @@ def _is_title(title: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def described(request: AssociateRQ) -> str:
-    """Who asks for whom, safe for a log line."""
-    return f"{printable(request.calling_ae_title, 16)} to {printable(request.called_ae_title, 16)}"

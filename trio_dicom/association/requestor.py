@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 import trio
 
 from ..errors import (
-    AssociationAborted,
     AssociationRejected,
     AssociationTimeout,
-    ConnectionLost,
     InternalError,
+    LocalProtocolError,
     NoAcceptedContexts,
     PeerLimitUnusable,
     ProtocolViolation,
@@ -21,12 +20,11 @@ from ..errors import (
 from ..peer import Peer
 from ..protocol.negotiation import PresentationContext, as_presentation_contexts, conclude, propose
 from ..protocol.pdu import PDU, Abort, AssociateAC, AssociateRJ, AssociateRQ, ReleaseRQ
-from ..protocol.state import State
-from ..protocol.upper_layer import ConnectionClosed, Side, UpperLayer
+from ..protocol.upper_layer import Side, UpperLayer
 from ..settings import AssociationSettings
 from .association import Association
-from .operation import Batch
-from .transport import Buffer, Transport, dial, transport_over
+from .handshake import hang_up, hear, say
+from .transport import Transport, dial, transport_over
 
 Contexts = Iterable[PresentationContext | str]
 
@@ -161,62 +159,29 @@ async def _establish(
             answer = await _request(transport, machine, request)
         if scope.cancelled_caught:
             raise AssociationTimeout("the answer to the association request", settings.timeouts.association)
-        if isinstance(answer, AssociateRJ):
-            raise AssociationRejected(answer.result, answer.source, answer.reason, answer.text)
         negotiated = conclude(request, answer, settings)
         if not negotiated.accepted:
             raise NoAcceptedContexts(tuple((each.abstract_syntax, each.result) for each in negotiated.rejected))
         return Association(transport, machine, negotiated, settings, peer)
     except BaseException as failure:
-        await _hang_up(transport, machine, settings, failure)
+        await hang_up(transport, machine, _farewell(failure), settings.timeouts)
         raise
 
 
-async def _request(transport: Transport, machine: UpperLayer, request: AssociateRQ) -> AssociateAC | AssociateRJ:
-    buffers = machine.send(request)
-    await transport.write(buffers, Batch(buffers))
-    while True:
-        event: PDU | ConnectionClosed | None = machine.next_event()
-        if isinstance(event, AssociateAC | AssociateRJ):
-            return event
-        if isinstance(event, Abort):
-            raise AssociationAborted(event.source, event.reason)
-        if isinstance(event, ConnectionClosed):
-            raise ConnectionLost("the peer closed the connection in place of an answer to the association request")
-        machine.receive_data(await transport.read())
+async def _request(transport: Transport, machine: UpperLayer, request: AssociateRQ) -> AssociateAC:
+    await say(transport, machine.send(request))
+    answer = await hear(transport, machine)
+    if isinstance(answer, AssociateRJ):
+        raise AssociationRejected(answer.result, answer.source, answer.reason, answer.text)
+    if not isinstance(answer, AssociateAC):
+        raise LocalProtocolError(f"{answer} in place of an answer")  # the machine lets no other PDU through
+    return answer
 
 
-async def _hang_up(
-    transport: Transport, machine: UpperLayer, settings: AssociationSettings, failure: BaseException
-) -> None:
-    """Part as the failure demands: by a release, by an A-ABORT, or, where the peer has gone, without a word."""
-    with trio.move_on_after(settings.timeouts.abort_linger, shield=True):
-        try:
-            if machine.state in (State.STA5, State.STA6, State.STA13) and await transport.finish():
-                farewell = _farewell(machine, failure)
-                await transport.write(farewell, Batch(farewell))
-                if isinstance(failure, NoAcceptedContexts | PeerLimitUnusable):
-                    await _wait_released(transport, machine)
-                else:
-                    await transport.drain()
-        except (ConnectionLost, ProtocolViolation):
-            pass
-        finally:
-            with suppress(ConnectionLost):
-                await transport.aclose()
-
-
-async def _wait_released(transport: Transport, machine: UpperLayer) -> None:
-    """Wait for the answer to the release, after which it is ours to close (AR-3)."""
-    while not machine.must_close:
-        machine.receive_data(await transport.read())
-        while machine.next_event() is not None:
-            pass
-
-
-def _farewell(machine: UpperLayer, failure: BaseException) -> list[Buffer]:
+def _farewell(failure: BaseException) -> PDU:
+    """How to part where there is an association: one that is of no use is released."""
     if isinstance(failure, NoAcceptedContexts | PeerLimitUnusable):
-        return machine.send(ReleaseRQ())
+        return ReleaseRQ()
     if isinstance(failure, ProtocolViolation):
-        return machine.reply() or machine.send(Abort(failure.abort_source, failure.abort_reason))
-    return machine.send(Abort(0, 0))
+        return Abort(failure.abort_source, failure.abort_reason)
+    return Abort(0, 0)

@@ -250,7 +250,7 @@ async def dial(
     try:
         secured = _secured(stream, tls, server_hostname or peer.host, peer)
         with trio.move_on_after(timeouts.tls_handshake) as scope:
-            await _handshake(secured, peer)
+            await _handshake(secured, str(peer))
         if scope.cancelled_caught:
             raise AssociationTimeout(f"the TLS handshake with {peer}", timeouts.tls_handshake)
     except BaseException:
@@ -266,6 +266,42 @@ def _secured(
         return trio.SSLStream(stream, tls, server_hostname=server_hostname)
     except (ssl.SSLError, ValueError) as error:
         raise TLSError(str(peer), f"not with this context and server name: {error}") from error
+
+
+async def listen(port: int, host: str | None, backlog: int) -> list[trio.SocketListener]:
+    """Listeners on `port` of `host`'s addresses; 0 is any free port, None all addresses. Raises `OSError`."""
+    return await trio.open_tcp_listeners(port, host=host, backlog=backlog)
+
+
+def remote_address(stream: trio.abc.Stream) -> tuple[str, int] | None:
+    """Host and port of the other end, if it has such."""
+    if not isinstance(stream, trio.SocketStream) or not _is_tcp(stream.socket):
+        return None
+    try:
+        host, port = stream.socket.getpeername()[:2]
+    except OSError:  # it has gone already
+        return None
+    return host, port
+
+
+def local_address(listener: trio.SocketListener) -> tuple[str, int]:
+    """Where `listener` listens."""
+    host, port = listener.socket.getsockname()[:2]
+    return host, port
+
+
+async def secure(stream: trio.SocketStream, tls: ssl.SSLContext, timeouts: Timeouts) -> trio.abc.Stream:
+    """The server's side of a TLS handshake. Raises `AssociationTimeout` or `TLSError`; `stream` is closed then."""
+    try:
+        secured = trio.SSLStream(stream, tls, server_side=True)
+        with trio.move_on_after(timeouts.tls_handshake) as scope:
+            await _handshake(secured, "a peer that connected")
+        if scope.cancelled_caught:
+            raise AssociationTimeout("the TLS handshake with a peer that connected", timeouts.tls_handshake)
+    except BaseException:
+        await trio.aclose_forcefully(stream)
+        raise
+    return secured
 
 
 async def _open_tcp(peer: Peer) -> trio.SocketStream:
@@ -289,13 +325,13 @@ def _attempt(error: OSError) -> tuple[str, OSError]:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}", OSError(error.errno, os.strerror(error.errno))
 
 
-async def _handshake(stream: trio.SSLStream[trio.SocketStream], peer: Peer) -> None:
+async def _handshake(stream: trio.SSLStream[trio.SocketStream], peer: str) -> None:
     try:
         await stream.do_handshake()
     except trio.BrokenResourceError as error:
         cause = error.__cause__
         if isinstance(cause, ssl.SSLCertVerificationError):
-            raise TLSVerifyError(str(peer), cause.verify_message or "the certificate was not verified") from error
+            raise TLSVerifyError(peer, cause.verify_message or "the certificate was not verified") from error
         reason = getattr(cause, "reason", None) or "the peer closed the connection"
-        failure = TLSError(str(peer), f"{reason}; does the peer speak TLS on this port?")
+        failure = TLSError(peer, f"{reason}; does the peer speak TLS on this port?")
         raise failure from error

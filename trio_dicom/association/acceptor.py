@@ -1,0 +1,307 @@
+"""The doors of the acceptor: a server for many associations, and one association over the caller's stream.
+
+Each connection is served in a task of its own, TLS handshake and association request included, and none of them can end
+another, nor the server: whatever goes wrong on one is the end of that one, and a line in the log.
+
+A server stops in two ways, both bounded: `AssociationServer.drain` lets associations end, for a time; cancelling
+`serve_associations` aborts them, in about a second.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import ssl
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+
+import attrs
+import trio
+
+from ..errors import (
+    AssociationRejected,
+    AssociationTimeout,
+    InternalError,
+    LocalProtocolError,
+    PeerLimitUnusable,
+    ProtocolViolation,
+    TrioDicomError,
+)
+from ..peer import Peer
+from ..protocol.negotiation import answer
+from ..protocol.pdu import PDU, Abort, AssociateRJ, AssociateRQ
+from ..protocol.upper_layer import Side, UpperLayer
+from ..protocol.user_information import UserIdentityRQ
+from ..settings import AssociationSettings
+from .admission import IDENTITY_REFUSED, LOCAL_LIMIT_EXCEEDED, TEMPORARY_CONGESTION, Admission
+from .association import Association
+from .handshake import hang_up, hear, say
+from .performing import Service, Services
+from .transport import Transport, listen, local_address, remote_address, secure, transport_over
+
+log = logging.getLogger(__name__)
+
+BACKLOG = 128  # connections that the system holds ready
+
+ServicesArgument = Service | Iterable[Service]
+Address = tuple[str, int]
+
+
+async def serve_associations(
+    services: ServicesArgument,
+    port: int = 11112,
+    *,
+    host: str | None = "127.0.0.1",
+    settings: AssociationSettings | None = None,
+    admission: Admission | None = None,
+    tls: ssl.SSLContext | None = None,
+    task_status: trio.TaskStatus[AssociationServer] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Accept associations on `port`, and perform `services` on them, until cancelled or drained.
+
+        async with trio.open_nursery() as nursery:
+            server = await nursery.start(serve_associations, StorageSCP("incoming"), 11112)
+
+    `services` is a `Service`, such as `StorageSCP`, or several; C-ECHO is always answered. `port` 0 is any free one,
+    and `host` None stands for all addresses of this machine. `settings` are those of each association: `timeouts` and
+    `limits`, `operations_window` (the most requests performed at once), `roles` that a peer may take. `admission` tells
+    who is let in. With `tls` there is nothing but TLS.
+
+    The `AssociationServer` comes with `task_status`. Raises `OSError` if the port cannot be listened on. Running out of
+    descriptors makes it pause, not end. Cancelled, it aborts the associations and ends within about a second. PS3.8
+    section 7.1.
+    """
+    server = AssociationServer(Services(services), settings or AssociationSettings(), admission or Admission(), tls)
+    listeners = await listen(port, host, BACKLOG)
+    await server.run(listeners, task_status)
+
+
+async def wrap_server_stream(
+    nursery: trio.Nursery,
+    stream: trio.abc.Stream,
+    services: ServicesArgument,
+    *,
+    settings: AssociationSettings | None = None,
+    admission: Admission | None = None,
+) -> Association:
+    """An association that the peer asks for over `stream`, which is connected already; its tasks run in `nursery`.
+
+    The association owns the stream from now on, and closes it also when this call fails. The counts of `admission` do
+    not matter here. Raises `AssociationTimeout` if no request came within `timeouts.artim`, `AssociationRejected` (with
+    `by_peer` False), `PeerLimitUnusable`, `AssociationAborted`, `ConnectionLost` or `ProtocolViolation`. Cancelled, it
+    closes the stream.
+    """
+    address = remote_address(stream)
+    entrance = _Entrance(Services(services), settings or AssociationSettings(), admission or Admission())
+    association = await entrance.establish(transport_over(stream), address, lambda: None)
+    try:
+        nursery.start_soon(association.run, name="association over a stream")
+    except RuntimeError:  # the nursery is closed
+        await association.discard()
+        raise
+    return association
+
+
+class AssociationServer:
+    """What `serve_associations` runs: where it listens, and the associations that are open."""
+
+    def __init__(
+        self, services: Services, settings: AssociationSettings, admission: Admission, tls: ssl.SSLContext | None
+    ) -> None:
+        self.addresses: tuple[tuple[str, int], ...] = ()  #: (host, port)
+        self._entrance = _Entrance(services, settings, admission)
+        self._timeouts = settings.timeouts
+        self._tls = tls
+        self._door = _Door(admission)
+        self._open: set[Association] = set()
+        self._listening = trio.CancelScope()
+        self._all = trio.CancelScope()
+        self._stopped = trio.Event()
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on."""
+        return self.addresses[0][1]
+
+    @property
+    def associations(self) -> frozenset[Association]:
+        """Those that are open."""
+        return frozenset(self._open)
+
+    async def drain(self, timeout: float = 10.0) -> None:
+        """Let nobody in any more, give what is open `timeout` seconds to end, abort the rest, and return.
+
+        `serve_associations` returns, too. If this is cancelled, what is open has no more than the rest of that time.
+        """
+        self._listening.cancel()
+        self._all.deadline = min(self._all.deadline, trio.current_time() + timeout)
+        await self._stopped.wait()
+
+    async def run(self, listeners: list[trio.SocketListener], task_status: trio.TaskStatus[AssociationServer]) -> None:
+        """Serve until cancelled or drained."""
+        self.addresses = tuple(map(local_address, listeners))
+        try:
+            with self._all:
+                async with trio.open_nursery() as connections:
+                    task_status.started(self)
+                    with self._listening:
+                        await trio.serve_listeners(self._serve, listeners, handler_nursery=connections)
+        finally:
+            self._stopped.set()
+
+    async def _serve(self, stream: trio.SocketStream) -> None:
+        """One connection, from its first byte to its close. Nothing of it is raised but `Cancelled`."""
+        address = remote_address(stream)
+        host = address[0] if address else None
+        try:
+            with self._door.visit(host) as visit:
+                association = await self._establish(stream, address, visit)
+                self._open.add(association)
+                try:
+                    await association.run()
+                finally:
+                    self._open.discard(association)
+            if visit.scope.cancelled_caught:
+                log.info("a connection from %s, still without an association, was closed to make room", host)
+            elif association.failure is not None:
+                log.info("association with %s ended: %s", host, association.failure)
+        except TrioDicomError as failure:
+            level = logging.ERROR if isinstance(failure, InternalError) else logging.INFO
+            log.log(level, "connection from %s: %s", host, failure)
+        except Exception as error:
+            log.error("a connection from %s failed with %s (details at DEBUG)", host, type(error).__name__)
+            log.debug("the failure", exc_info=error)
+
+    async def _establish(self, stream: trio.SocketStream, address: Address | None, visit: _Visit) -> Association:
+        secured = stream if self._tls is None else await secure(stream, self._tls, self._timeouts)
+        return await self._entrance.establish(transport_over(secured), address, visit.enter)
+
+
+@attrs.frozen
+class _Entrance:
+    """How an association comes about, or does not."""
+
+    services: Services
+    settings: AssociationSettings
+    admission: Admission
+
+    async def establish(
+        self, transport: Transport, address: Address | None, enter: Callable[[], AssociateRJ | None]
+    ) -> Association:
+        """Hear the request and answer it; if no association comes of it, the transport is closed."""
+        machine, timeouts = UpperLayer(Side.ACCEPTOR, self.settings.limits), self.settings.timeouts
+        try:
+            machine.connected()
+            with trio.move_on_after(timeouts.artim) as scope:
+                request = await hear(transport, machine)
+            if scope.cancelled_caught:
+                raise AssociationTimeout("the association request", timeouts.artim)
+            if not isinstance(request, AssociateRQ):
+                raise LocalProtocolError(f"{request} in place of a request")  # the machine lets no other PDU through
+            objection = self.admission.objection(request) or enter()
+            confirmed = b""
+            if objection is None:
+                objection, confirmed = await self._check_identity(request)
+            if objection is not None:
+                await say(transport, machine.send(objection))
+                raise AssociationRejected(
+                    objection.result, objection.source, objection.reason, objection.text, by_peer=False
+                )
+            response, negotiated = answer(
+                request, self.services.supported(request), self.settings, identity_response=confirmed
+            )
+            await say(transport, machine.send(response))
+            peer = None if address is None else Peer(request.calling_ae_title, *address)
+            return Association(transport, machine, negotiated, self.settings, peer, self.services)
+        except BaseException as failure:
+            await hang_up(transport, machine, _farewell(failure), timeouts)
+            raise
+
+    async def _check_identity(self, request: AssociateRQ) -> tuple[AssociateRJ | None, bytes]:
+        check = self.admission.check_identity
+        if check is None:
+            return None, b""
+        identity = next((item for item in request.user_information if isinstance(item, UserIdentityRQ)), None)
+        confirmed: bytes | None = None
+        with trio.move_on_after(self.settings.timeouts.association) as scope:
+            try:
+                confirmed = await check(identity)
+            except Exception as error:  # what it says of it may name somebody
+                log.error("the check of an identity failed with %s", type(error).__name__)
+                log.debug("the failure", exc_info=error)
+                return TEMPORARY_CONGESTION, b""
+        if scope.cancelled_caught:
+            return TEMPORARY_CONGESTION, b""
+        return (IDENTITY_REFUSED, b"") if confirmed is None else (None, confirmed)
+
+
+def _farewell(failure: BaseException) -> PDU:
+    """How to part from a peer whose request was heard, and not answered."""
+    if isinstance(failure, ProtocolViolation):
+        return Abort(failure.abort_source, failure.abort_reason)
+    return Abort(2, 6) if isinstance(failure, PeerLimitUnusable) else Abort(0, 0)
+
+
+class _Door:
+    """Who is inside, and who waits to come in."""
+
+    def __init__(self, admission: Admission) -> None:
+        self.admission = admission
+        self.waiting: list[_Visit] = []  # from the first that came
+        self.inside: Counter[str | None] = Counter()
+
+    @contextlib.contextmanager
+    def visit(self, host: str | None) -> Iterator[_Visit]:
+        """From the connection to its end. The block is left early if the visitor has to make room for another."""
+        visit = _Visit(self, host)
+        self.waiting.append(visit)
+        self._make_room(host)
+        try:
+            with visit.scope:
+                yield visit
+        finally:
+            visit.leave()
+
+    def _make_room(self, host: str | None) -> None:
+        most = self.admission.connections_waiting
+        neighbours = [each for each in self.waiting if each.host == host]
+        if len(neighbours) > max(1, most // 4):
+            neighbours[0].turn_away()
+        elif len(self.waiting) > most:
+            self.waiting[0].turn_away()
+
+
+@attrs.define(eq=False)
+class _Visit:
+    """One connection's stay."""
+
+    _door: _Door
+    host: str | None
+    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
+    _is_inside: bool = attrs.field(default=False, init=False)
+
+    def enter(self) -> AssociateRJ | None:
+        """It has asked for an association: what there is against one more."""
+        self._stop_waiting()
+        inside, admission = self._door.inside, self._door.admission
+        if inside.total() >= admission.associations or inside[self.host] >= admission.associations_per_host:
+            return LOCAL_LIMIT_EXCEEDED
+        inside[self.host] += 1
+        self._is_inside = True
+        return None
+
+    def turn_away(self) -> None:
+        self._stop_waiting()
+        self.scope.cancel()
+
+    def leave(self) -> None:
+        self._stop_waiting()
+        if self._is_inside:
+            self._is_inside = False
+            self._door.inside[self.host] -= 1
+            if not self._door.inside[self.host]:
+                del self._door.inside[self.host]
+
+    def _stop_waiting(self) -> None:
+        if self in self._door.waiting:
+            self._door.waiting.remove(self)
