@@ -21,6 +21,8 @@ def test_the_timeouts() -> None:
         "pdu": 30,
         "release": 10,
         "artim": 10,
+        "idle": 60,
+        "handler": 60,
         "abort_grace": 1,
         "abort_linger": 1,
     }
@@ -54,6 +56,7 @@ def test_timeouts_are_named() -> None:
         ("empty_pdvs", 0),
         ("response_data_set", 0),
         ("operations_window", 1),
+        ("minimum_rate", 0),
     ],
 )
 def test_the_least_of_each_limit(name: str, least: int) -> None:

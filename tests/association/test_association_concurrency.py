@@ -9,7 +9,6 @@ import pytest
 import trio
 import trio.testing
 
-from support.scripted import CT, ScriptedPeer, make_data_set_file, scripted_link
 from trio_dicom import (
     Association,
     AssociationClosed,
@@ -22,13 +21,14 @@ from trio_dicom import (
 )
 from trio_dicom.protocol.command import Command, CStoreRQ
 from trio_dicom.protocol.pdu import ReleaseRP, ReleaseRQ
+from trio_dicom.testing import ScriptedPeer, SOPClass, make_instance_file, scripted_link
 from trio_dicom.uids import VERIFICATION
 
 MANY = 20
 
 
 def stream(number: int = 1, size: int = 50_000) -> io.BytesIO:
-    return io.BytesIO(make_data_set_file(size, number=number))
+    return io.BytesIO(make_instance_file(size, number=number))
 
 
 def number_of(request: Command) -> int:
@@ -122,7 +122,7 @@ async def test_an_object_that_fails_does_not_hold_up_others(autojump_clock: trio
 
 
 async def test_echoes_between_objects(autojump_clock: trio.testing.MockClock) -> None:
-    async with scripted_link(ScriptedPeer.serve, [CT, VERIFICATION]) as association:
+    async with scripted_link(ScriptedPeer.serve, [SOPClass.CT, VERIFICATION]) as association:
         async with trio.open_nursery() as nursery:
             for number in range(5):
                 nursery.start_soon(CStoreSCU(association).send, stream(number))
@@ -234,7 +234,7 @@ async def test_cancelled_again_and_again_before_a_peer_that_reads_nothing(
 
     settings = AssociationSettings(operations_window=0)
     streams = trio.testing.lockstep_stream_pair()
-    async with scripted_link(script, [CT, VERIFICATION], settings=settings, streams=streams) as association:
+    async with scripted_link(script, [SOPClass.CT, VERIFICATION], settings=settings, streams=streams) as association:
         scu = CStoreSCU(association)
         for _ in range(3):
             async with trio.open_nursery() as nursery:
@@ -243,13 +243,13 @@ async def test_cancelled_again_and_again_before_a_peer_that_reads_nothing(
                     await trio.testing.wait_all_tasks_blocked()
                 for _ in range(3):
                     with trio.move_on_after(0.5) as scope:
-                        await scu.send(OneWay(make_data_set_file(5 << 20)))
+                        await scu.send(OneWay(make_instance_file(5 << 20)))
                     assert scope.cancelled_caught
                     assert association.is_open
                 may_read.set()
             may_read = trio.Event()
         may_read.set()
-        assert (await scu.send(OneWay(make_data_set_file(5 << 20)))).is_success
+        assert (await scu.send(OneWay(make_instance_file(5 << 20)))).is_success
 
 
 async def test_cancelled_before_it_began(autojump_clock: trio.testing.MockClock) -> None:
@@ -259,7 +259,7 @@ async def test_cancelled_before_it_began(autojump_clock: trio.testing.MockClock)
         peers.append(peer)
         await peer.serve()
 
-    async with scripted_link(script, [CT, VERIFICATION]) as association:
+    async with scripted_link(script, [SOPClass.CT, VERIFICATION]) as association:
         with trio.CancelScope() as scope:
             scope.cancel()
             await CStoreSCU(association).send(stream())

@@ -12,7 +12,6 @@ import pytest
 import trio
 import trio.testing
 
-from support.scripted import CT, Script, ScriptedPeer, make_data_set_file, message, response_to, scripted_link
 from trio_dicom import (
     AssociationAborted,
     AssociationClosed,
@@ -30,11 +29,12 @@ from trio_dicom import (
 )
 from trio_dicom.association import requestor
 from trio_dicom.protocol.pdu import Abort, AssociateAC, ReleaseRP, ReleaseRQ
+from trio_dicom.testing import Script, ScriptedPeer, SOPClass, make_instance_file, message, response_to, scripted_link
 from trio_dicom.uids import VERIFICATION
 
 
 def stream(number: int = 1, size: int = 1000) -> io.BytesIO:
-    return io.BytesIO(make_data_set_file(size, number=number))
+    return io.BytesIO(make_instance_file(size, number=number))
 
 
 class Listener:
@@ -82,7 +82,7 @@ async def hold(peer: ScriptedPeer) -> None:
 
 async def test_a_body_that_ends_well(autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch) -> None:
     async with listening(ScriptedPeer.serve, monkeypatch) as listener:  # noqa: SIM117
-        async with open_association("PACS@host:104", [CT]) as association:
+        async with open_association("PACS@host:104", [SOPClass.CT]) as association:
             assert association.is_open
             assert str(association.peer) == "PACS@host:104"
             assert (await CStoreSCU(association).send(stream())).is_success
@@ -102,7 +102,7 @@ async def test_a_bodys_error_leaves_as_it_is(
 ) -> None:
     async with listening(ScriptedPeer.serve, monkeypatch) as listener:
         with pytest.raises(type(error)) as caught:
-            async with open_association("PACS@host:104", [CT]) as association:
+            async with open_association("PACS@host:104", [SOPClass.CT]) as association:
                 raise error
         assert caught.value is error
         await association.wait_closed()
@@ -114,7 +114,7 @@ async def test_a_body_that_is_cancelled(
 ) -> None:
     async with listening(silent, monkeypatch) as listener:
         with trio.move_on_after(5) as scope:
-            async with open_association("PACS@host:104", [CT]) as association:
+            async with open_association("PACS@host:104", [SOPClass.CT]) as association:
                 await CStoreSCU(association).send(stream())
         assert scope.cancelled_caught
         assert trio.current_time() == pytest.approx(5, abs=0.01)
@@ -133,7 +133,7 @@ async def test_a_body_whose_peer_never_reads_again(
 
     async with listening(dead, monkeypatch):
         with trio.move_on_after(5):
-            async with open_association("PACS@host:104", [CT]):
+            async with open_association("PACS@host:104", [SOPClass.CT]):
                 await trio.sleep_forever()
         assert trio.current_time() == pytest.approx(6, abs=0.01)
 
@@ -153,7 +153,7 @@ async def test_the_peer_aborts(
         await peer.send(Abort(source, reason))
 
     async with listening(script, monkeypatch):
-        async with open_association("PACS@host:104", [CT]) as association:
+        async with open_association("PACS@host:104", [SOPClass.CT]) as association:
             await association.wait_closed()
             assert trio.current_time() == pytest.approx(5, abs=0.01)
             for _ in range(2):
@@ -469,7 +469,7 @@ async def test_its_nursery_is_cancelled(
 ) -> None:
     async with listening(silent, monkeypatch) as listener:
         async with trio.open_nursery() as nursery:
-            association = await connect_association(nursery, "PACS@host:104", [CT])
+            association = await connect_association(nursery, "PACS@host:104", [SOPClass.CT])
             assert association.is_open
             nursery.start_soon(CStoreSCU(association).send, stream())
             await trio.sleep(1)
@@ -489,7 +489,7 @@ async def test_a_lost_association_does_not_cancel_its_nursery(
         await peer.close()
 
     async with listening(script, monkeypatch), trio.open_nursery() as nursery:
-        association = await connect_association(nursery, "PACS@host:104", [CT])
+        association = await connect_association(nursery, "PACS@host:104", [SOPClass.CT])
         await association.wait_closed()
         await trio.sleep(1)
         assert isinstance(association.failure, ConnectionLost)
@@ -497,8 +497,8 @@ async def test_a_lost_association_does_not_cancel_its_nursery(
 
 async def test_one_of_two_fails(autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch) -> None:
     async with listening(ScriptedPeer.serve, monkeypatch), trio.open_nursery() as nursery:
-        one = await connect_association(nursery, "PACS@host:104", [CT])
-        two = await connect_association(nursery, "PACS@host:104", [CT])
+        one = await connect_association(nursery, "PACS@host:104", [SOPClass.CT])
+        two = await connect_association(nursery, "PACS@host:104", [SOPClass.CT])
         await one.abort()
         assert (await CStoreSCU(two).send(stream())).is_success
         await two.aclose()
@@ -516,7 +516,7 @@ async def test_a_bug_of_ours(
 
     async with listening(ScriptedPeer.serve, monkeypatch) as listener:
         with pytest.raises(InternalError, match="ZeroDivisionError") as caught:  # noqa: PT012
-            async with open_association("PACS@host:104", [CT]) as association:
+            async with open_association("PACS@host:104", [SOPClass.CT]) as association:
                 monkeypatch.setattr(association, where, broken)
                 await CStoreSCU(association).send(stream())
         assert isinstance(caught.value.__cause__, BaseException)
@@ -534,7 +534,7 @@ async def test_a_bug_of_ours_is_told_to_the_sender(
     async with listening(ScriptedPeer.serve, monkeypatch):
         with pytest.raises(ExceptionGroup) as caught:  # noqa: PT012
             async with trio.open_nursery() as nursery:
-                association = await connect_association(nursery, "PACS@host:104", [CT])
+                association = await connect_association(nursery, "PACS@host:104", [SOPClass.CT])
                 monkeypatch.setattr(association, "_settle", broken)
                 with trio.CancelScope(shield=True), pytest.raises(InternalError):
                     await CStoreSCU(association).send(stream())
@@ -546,7 +546,7 @@ async def test_a_bug_of_ours_is_told_to_the_sender(
 
 async def test_its_repr(autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch) -> None:
     async with listening(ScriptedPeer.serve, monkeypatch):
-        async with open_association("PACS@host:104", [CT]) as association:
+        async with open_association("PACS@host:104", [SOPClass.CT]) as association:
             assert repr(association) == "<Association with PACS@host:104, open, 1 contexts>"
         assert repr(association) == "<Association with PACS@host:104, closed, 1 contexts>"
 

@@ -11,8 +11,6 @@ import pytest
 import trio
 import trio.testing
 
-from support.encounter import unix_sockets
-from support.scripted import CT, ScriptedPeer, make_data_set_file, scripted_link
 from trio_dicom import (
     AssociationError,
     AssociationSettings,
@@ -29,6 +27,7 @@ from trio_dicom.cli.connection import Connection
 from trio_dicom.cli.report import ReportWriter
 from trio_dicom.cli.send import Transfer
 from trio_dicom.protocol.pdu import Abort, PDataTF
+from trio_dicom.testing import ScriptedPeer, SOPClass, make_instance_file, scripted_link, socket_pair_streams
 from trio_dicom.uids import VERIFICATION
 
 
@@ -45,8 +44,8 @@ async def test_an_abort_that_meets_the_writer(steps: int, autojump_clock: trio.t
             pdu = await peer.receive_pdu()
 
     failures: list[AssociationError] = []
-    async with scripted_link(script, streams=unix_sockets()) as association:
-        delivery = CStoreSCU(association).delivery(io.BytesIO(make_data_set_file(1000)))
+    async with scripted_link(script, streams=socket_pair_streams()) as association:
+        delivery = CStoreSCU(association).delivery(io.BytesIO(make_instance_file(1000)))
 
         async def send() -> None:
             try:
@@ -75,7 +74,7 @@ async def test_two_close_at_once_while_an_operation_is_in_flight(autojump_clock:
         await peer.serve_requests()
 
     async with scripted_link(script) as association, trio.open_nursery() as nursery:
-        nursery.start_soon(CStoreSCU(association).send, io.BytesIO(make_data_set_file()))
+        nursery.start_soon(CStoreSCU(association).send, io.BytesIO(make_instance_file()))
         await trio.testing.wait_all_tasks_blocked()
         nursery.start_soon(association.aclose)
         nursery.start_soon(association.aclose)
@@ -89,10 +88,10 @@ async def test_an_echo_that_is_refused_ends_nothing_else(autojump_clock: trio.te
         await peer.answer(context_id, request, 0x0122)
         await peer.serve_requests()
 
-    async with scripted_link(script, [CT, VERIFICATION]) as association:
+    async with scripted_link(script, [SOPClass.CT, VERIFICATION]) as association:
         with pytest.raises(InvalidResponse, match="0x0122"):
             await association.echo()
-        assert (await CStoreSCU(association).send(io.BytesIO(make_data_set_file()))).is_success
+        assert (await CStoreSCU(association).send(io.BytesIO(make_instance_file()))).is_success
 
 
 async def test_two_observers_of_one_progress_channel(autojump_clock: trio.testing.MockClock) -> None:
@@ -121,7 +120,7 @@ async def test_an_object_refused_in_mid_write_reports_its_end_last(autojump_cloc
     send, receive = trio.open_memory_channel(1000)  # type: ignore[var-annotated]
     streams = trio.testing.lockstep_stream_pair()
     async with scripted_link(script, streams=streams) as association:
-        file = io.BytesIO(make_data_set_file(3 << 20))
+        file = io.BytesIO(make_instance_file(3 << 20))
         response = await CStoreSCU(association).send(file, progress=send)
     send.close()
     values = [value async for value in receive]
@@ -137,7 +136,7 @@ async def test_a_closed_nursery_leaves_no_stream_open(autojump_clock: trio.testi
     async with trio.open_nursery() as others:
         others.start_soon(peer.serve)
         with pytest.raises(RuntimeError):
-            await wrap_client_stream(nursery, ours, [CT])
+            await wrap_client_stream(nursery, ours, [SOPClass.CT])
         with pytest.raises(trio.ClosedResourceError):
             await ours.send_all(b"x")
         others.cancel_scope.cancel()
@@ -175,7 +174,7 @@ async def test_a_later_attempt_does_not_take_back_the_doubt(tmp_path: Path, monk
         await stream.aclose()
 
     path, report_path = tmp_path / "a.dcm", tmp_path / "report"
-    path.write_bytes(make_data_set_file(3 << 20))
+    path.write_bytes(make_instance_file(3 << 20))
     async with trio.open_nursery() as nursery:
         listeners = await nursery.start(trio.serve_tcp, handler, 0)
         peer = Peer("PACS", "127.0.0.1", listeners[0].socket.getsockname()[1])

@@ -11,15 +11,14 @@ import functools
 import io
 import pathlib
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import pydicom
 import pytest
 import trio
 import trio.testing
 
-from support.cancel import Cut, cancel_at_every_checkpoint
-from support.scripted import CT, ScriptedPeer, make_data_set_file, scripted_link, whole_pdus
 from trio_dicom import (
     Association,
     AssociationAborted,
@@ -37,11 +36,20 @@ from trio_dicom.association.operation import Delivery
 from trio_dicom.protocol.command import CStoreRQ
 from trio_dicom.protocol.pdu import Abort, AssociateRQ, PDataTF, ReleaseRP, ReleaseRQ
 from trio_dicom.services.storage_scu import StoreDelivery
+from trio_dicom.testing import (
+    Cut,
+    ScriptedPeer,
+    SOPClass,
+    cancel_at_every_checkpoint,
+    make_instance_file,
+    scripted_link,
+    whole_pdus,
+)
 from trio_dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, VERIFICATION
 
 PIECE = 4096  # bytes of a batch in these tests: many batches from a small object
 SIZE = 7 * PIECE
-CONTEXTS = (PresentationContext(CT, (EXPLICIT_VR_LITTLE_ENDIAN,)), VERIFICATION)
+CONTEXTS = (PresentationContext(SOPClass.CT, (EXPLICIT_VR_LITTLE_ENDIAN,)), VERIFICATION)
 SETTINGS = AssociationSettings(send_pdu_length=1030)
 LOCKSTEP = "lockstep"  # takes nothing that is not read
 SOCKET = "socket"
@@ -54,6 +62,15 @@ def small_batches(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> No
     monkeypatch.setattr(writer, "POOL_BUFFER_SIZE", PIECE)
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+
+
+def sweep(scenario: Callable[[Cut], Awaitable[None]], **options: Any) -> int:
+    """The same, and no temporary file is left, whatever happened."""
+
+    def check(cut: Cut) -> None:
+        assert list(pathlib.Path(tempfile.gettempdir()).rglob("*")) == []
+
+    return cancel_at_every_checkpoint(scenario, check=check, **options)
 
 
 class Archive:
@@ -124,17 +141,17 @@ class Camera:
 
 
 def dataset(number: int) -> pydicom.Dataset:
-    read = pydicom.dcmread(io.BytesIO(make_data_set_file(2, number=number)))
+    read = pydicom.dcmread(io.BytesIO(make_instance_file(2, number=number)))
     del read.PixelData
     return read
 
 
 FORMS: dict[str, Callable[[int, pathlib.Path], tuple[object, ...]]] = {
     "file": lambda number, folder: (folder / f"{number}.dcm",),
-    "bytes": lambda number, folder: (io.BytesIO(make_data_set_file(SIZE, number=number)),),
-    "stream": lambda number, folder: (OneWay(make_data_set_file(SIZE, number=number)),),
+    "bytes": lambda number, folder: (io.BytesIO(make_instance_file(SIZE, number=number)),),
+    "stream": lambda number, folder: (OneWay(make_instance_file(SIZE, number=number)),),
     "pixels": lambda number, folder: (dataset(number), Camera()),
-    "small": lambda number, folder: (io.BytesIO(make_data_set_file(64, number=number)),),
+    "small": lambda number, folder: (io.BytesIO(make_instance_file(64, number=number)),),
 }
 
 
@@ -142,7 +159,7 @@ FORMS: dict[str, Callable[[int, pathlib.Path], tuple[object, ...]]] = {
 @pytest.mark.parametrize("form", FORMS)
 def test_send(form: str, kind: str, tmp_path: pathlib.Path) -> None:
     for number in (1, 2):
-        (tmp_path / f"{number}.dcm").write_bytes(make_data_set_file(SIZE, number=number))
+        (tmp_path / f"{number}.dcm").write_bytes(make_instance_file(SIZE, number=number))
     rows: set[Delivery] = set()
 
     async def scenario(cut: Cut) -> None:
@@ -172,8 +189,8 @@ def test_send(form: str, kind: str, tmp_path: pathlib.Path) -> None:
         check_bytes(archive, reached, kind)
 
     # Neither threads nor sockets go with virtual time.
-    moments = cancel_at_every_checkpoint(scenario, clock=form not in ("file", "pixels") and kind != SOCKET)
-    assert moments > 5
+    checkpoints = sweep(scenario, virtual_clock=form not in ("file", "pixels") and kind != SOCKET)
+    assert checkpoints > 5
     assert rows >= {Delivery.NOTHING_SENT, Delivery.ANSWERED}
     assert (Delivery.PARTLY_SENT in rows) is (form != "small")
 
@@ -245,7 +262,7 @@ def test_send_with_other_dice(seed: int) -> None:
                 assert delivery.in_doubt or delivery.status == 0 or uid not in archive.stored
         assert not was_open or ends[2] == ends[3] == ends[4] == 0
 
-    assert cancel_at_every_checkpoint(scenario, seed=seed) > 30
+    assert sweep(scenario, seed=seed) > 30
 
 
 @KINDS
@@ -260,7 +277,7 @@ def test_echo(kind: str) -> None:
             assert (await CStoreSCU(association).send(*FORMS["small"](1, pathlib.Path()))).is_success  # type: ignore[call-overload]
         assert isinstance(whole_pdus(archive.received)[-1], ReleaseRQ)
 
-    assert cancel_at_every_checkpoint(scenario, clock=kind != SOCKET) > 3
+    assert sweep(scenario, virtual_clock=kind != SOCKET) > 3
 
 
 @pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
@@ -298,7 +315,7 @@ def test_aclose(kind: str, busy: bool) -> None:
             assert isinstance(last, ReleaseRQ)
             assert not failures
 
-    assert cancel_at_every_checkpoint(scenario, clock=kind != SOCKET) > 3
+    assert sweep(scenario, virtual_clock=kind != SOCKET) > 3
 
 
 async def follow(archive: Archive, peer: ScriptedPeer) -> None:
@@ -336,7 +353,7 @@ def test_a_nursery_with_an_association_in_it(kind: str) -> None:
                 await has_ended.wait()
         check_the_end(archive, cut, kind)
 
-    assert cancel_at_every_checkpoint(scenario, clock=kind != SOCKET) > 20
+    assert sweep(scenario, virtual_clock=kind != SOCKET) > 20
 
 
 @KINDS
@@ -358,7 +375,7 @@ def test_open_association(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
                 await ours.send_all(b"x")
         check_the_end(archive, cut, kind)
 
-    assert cancel_at_every_checkpoint(scenario, clock=kind != SOCKET) > 15
+    assert sweep(scenario, virtual_clock=kind != SOCKET) > 15
 
 
 def check_the_end(archive: Archive, cut: Cut, kind: str) -> None:
@@ -401,4 +418,4 @@ def test_open_association_over_tcp() -> None:
         elif not cut.was_cancelled:
             assert list(archive.stored) == ["2.25.1000.1"]
 
-    assert cancel_at_every_checkpoint(scenario, clock=False) > 10
+    assert sweep(scenario, virtual_clock=False) > 10

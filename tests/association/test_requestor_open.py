@@ -6,7 +6,6 @@ import pytest
 import trio
 import trio.testing
 
-from support.scripted import CT, ScriptedPeer, scripted_link
 from trio_dicom import (
     AssociationAborted,
     AssociationRejected,
@@ -23,6 +22,7 @@ from trio_dicom import (
 )
 from trio_dicom.protocol.pdu import PDU, Abort, AssociateRJ, AssociateRQ, PresentationContextAC, ReleaseRP, ReleaseRQ
 from trio_dicom.protocol.user_information import AsynchronousOperationsWindow, MaximumLength
+from trio_dicom.testing import ScriptedPeer, SOPClass, scripted_link
 from trio_dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, VERIFICATION
 
 NATIVE = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
@@ -42,14 +42,14 @@ async def proposal(
 
 
 async def test_what_is_proposed(autojump_clock: trio.testing.MockClock) -> None:
-    request = await proposal([CT, VERIFICATION, CT, PresentationContext(CT, NATIVE[:1])])
+    request = await proposal([SOPClass.CT, VERIFICATION, SOPClass.CT, PresentationContext(SOPClass.CT, NATIVE[:1])])
     assert request.called_ae_title == "ANY-SCP"
     assert request.calling_ae_title == "TRIO_DICOM"
     proposed = request.presentation_contexts
     assert [(each.context_id, each.abstract_syntax, each.transfer_syntaxes) for each in proposed] == [
-        (1, CT, NATIVE),
+        (1, SOPClass.CT, NATIVE),
         (3, VERIFICATION, NATIVE),
-        (5, CT, NATIVE[:1]),
+        (5, SOPClass.CT, NATIVE[:1]),
     ]
     assert MaximumLength(131_072) in request.user_information
     assert not any(isinstance(item, AsynchronousOperationsWindow) for item in request.user_information)
@@ -57,7 +57,7 @@ async def test_what_is_proposed(autojump_clock: trio.testing.MockClock) -> None:
 
 async def test_what_is_proposed_with_settings(autojump_clock: trio.testing.MockClock) -> None:
     settings = AssociationSettings(calling_ae_title="SCANNER", max_pdu_length=4096, operations_window=8)
-    request = await proposal([CT], settings)
+    request = await proposal([SOPClass.CT], settings)
     assert request.calling_ae_title == "SCANNER"
     assert MaximumLength(4096) in request.user_information
     assert AsynchronousOperationsWindow(8, 1) in request.user_information
@@ -67,9 +67,9 @@ async def test_what_is_proposed_with_settings(autojump_clock: trio.testing.MockC
     ("contexts", "error"),
     [
         ([], ValueError),
-        ([PresentationContext(CT, (f"1.2.{number}",)) for number in range(129)], ValueError),
+        ([PresentationContext(SOPClass.CT, (f"1.2.{number}",)) for number in range(129)], ValueError),
         (["CT"], ValueError),
-        (CT, TypeError),
+        (SOPClass.CT, TypeError),
     ],
 )
 async def test_contexts_that_cannot_be_proposed(contexts: list[str], error: type[Exception]) -> None:
@@ -86,7 +86,7 @@ async def test_contexts_that_cannot_be_proposed(contexts: list[str], error: type
 @pytest.mark.parametrize("address", ["host:104", "PACS@host", "PACS@host:0"])
 async def test_a_peer_that_is_none(address: str) -> None:
     with pytest.raises(ValueError, match=r"no AE title|no host and port|not a port"):
-        async with open_association(address, [CT]):
+        async with open_association(address, [SOPClass.CT]):
             raise AssertionError("nobody was asked")
 
 
@@ -148,7 +148,7 @@ async def test_no_association(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(script, peer)  # type: ignore[arg-type]
         with trio.move_on_after(100) as callers, pytest.raises(error):
-            await wrap_client_stream(nursery, ours, [CT], settings=settings)
+            await wrap_client_stream(nursery, ours, [SOPClass.CT], settings=settings)
         assert not callers.cancelled_caught
         assert trio.current_time() == pytest.approx(seconds, abs=0.01)  # 1 s of it for a good-bye that nobody hears
         with pytest.raises(trio.ClosedResourceError):

@@ -10,7 +10,6 @@ import pytest
 import trio
 import trio.testing
 
-from support.scripted import ScriptedPeer, make_data_set_file, scripted_link, whole_pdus
 from trio_dicom import (
     AssociationAborted,
     AssociationSettings,
@@ -32,6 +31,7 @@ from trio_dicom.association.transport import (
     transport_over,
 )
 from trio_dicom.protocol.pdu import Abort, PDataTF
+from trio_dicom.testing import ScriptedPeer, make_instance_file, scripted_link, whole_pdus
 
 BUFFERS = [bytes([number % 251]) * (1 + number % 997) for number in range(5000)]
 ALL = b"".join(BUFFERS)
@@ -184,7 +184,7 @@ async def test_the_same_bytes_without_gathering_writes(monkeypatch: pytest.Monke
 
         async with scripted_link(script, streams=sockets()) as association:
             for size in (100, 3_000_000):
-                assert (await CStoreSCU(association).send(io.BytesIO(make_data_set_file(size)))).is_success
+                assert (await CStoreSCU(association).send(io.BytesIO(make_instance_file(size)))).is_success
         seen.append(bytes(peers[0].received))
     assert seen[0] == seen[1]
     assert len(seen[0]) > 3_000_000
@@ -266,7 +266,7 @@ async def cut_in_the_middle(reads_after: float) -> bytes:
     async with scripted_link(script, settings=AssociationSettings(timeouts=QUICK), streams=sockets()) as association:
         start = trio.current_time()
         with trio.move_on_after(0.05) as scope:
-            await CStoreSCU(association).send(io.BytesIO(make_data_set_file(8 << 20)))
+            await CStoreSCU(association).send(io.BytesIO(make_instance_file(8 << 20)))
         assert scope.cancelled_caught
         assert trio.current_time() - start < 0.4
         assert isinstance(association.failure, AssociationAborted)

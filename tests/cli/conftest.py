@@ -14,9 +14,9 @@ import pytest
 import trio
 
 from cli.command_line import CommandLine
-from support.scripted import ScriptedPeer
-from trio_dicom.cli.receiver import Receiver
-from trio_dicom.errors import ProtocolViolation
+from trio_dicom import Instance, InstanceFolder, StorageSCP, StoredInstance, StoreReply, wrap_server_stream
+from trio_dicom.errors import ProtocolViolation, TrioDicomError
+from trio_dicom.testing import ScriptedPeer, tls_contexts
 
 Handler = Callable[[Any], Awaitable[None]]
 
@@ -78,12 +78,30 @@ def scripted_peer() -> Iterator[Callable[..., str]]:
         yield start
 
 
+class Receiver:
+    """Files in `folder` whatever comes, and knows what."""
+
+    def __init__(self, folder: Path) -> None:
+        self.stored: list[StoredInstance] = []
+        self._folder = InstanceFolder(folder, sync=False)
+        self._scp = StorageSCP(self._store, accept_private=True)
+
+    async def _store(self, instance: Instance) -> StoreReply:
+        stored = await self._folder.store(instance)
+        self.stored.append(stored)
+        return StoreReply(stored.status, stored.error_comment)
+
+    async def serve_stream(self, stream: trio.abc.Stream) -> None:
+        """An association, from its request to its end."""
+        async with trio.open_nursery() as nursery:
+            with contextlib.suppress(TrioDicomError):
+                await wrap_server_stream(nursery, stream, self._scp)
+
+
 @pytest.fixture
 def receiver(tmp_path: Path) -> Iterator[tuple[str, Receiver]]:
-    """The demo's receiver, and its address."""
-    folder = tmp_path / "received"
-    folder.mkdir()
-    peer = Receiver(folder)
+    """A receiver, and its address."""
+    peer = Receiver(tmp_path / "received")
     with serving(peer.serve_stream) as address:
         yield address, peer
 
@@ -98,3 +116,26 @@ async def _answer(statuses: tuple[int, ...], peer: ScriptedPeer) -> None:
     for status in statuses:
         context_id, request, _ = await peer.receive_message()
         await peer.answer(context_id, request, status)
+
+
+@pytest.fixture(scope="session")
+def tls_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """PEM files: two authorities, and certificates of the first for "server" and "client", of the other one for a
+    "stranger"; with "... key" for each of these.
+    """
+    folder = tmp_path_factory.mktemp("tls")
+    ours, stranger = tls_contexts(), tls_contexts()
+    contents = {
+        "ca": ours.authority_pem,
+        "other ca": stranger.authority_pem,
+        "server": ours.server_certificate_pem,
+        "server key": ours.server_key_pem,
+        "client": ours.client_certificate_pem,
+        "client key": ours.client_key_pem,
+        "stranger": stranger.client_certificate_pem,
+        "stranger key": stranger.client_key_pem,
+    }
+    paths = {name: folder / f"{name.replace(' ', '-')}.pem" for name in contents}
+    for name, path in paths.items():
+        path.write_bytes(contents[name])
+    return paths

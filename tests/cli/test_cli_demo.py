@@ -12,7 +12,10 @@ from typing import Any
 import pytest
 
 from cli.command_line import ROOT, CommandLine, finish, start
-from trio_dicom.cli import demo, receiver
+from trio_dicom import StoreReply
+from trio_dicom.cli import demo
+
+JPEG_LS = "1.2.840.10008.1.2.4.80"
 
 
 def test_demo(tmp_path: Path) -> None:
@@ -22,9 +25,12 @@ def test_demo(tmp_path: Path) -> None:
     samples, left_out = demo.find_samples(demo.samples_folder())
     count = len(samples)
     rows = [line for line in ended.out.splitlines() if line.startswith("│")]
-    assert len(rows) == count > 100
-    assert all(row.endswith("│ 0000   │ yes   │") for row in rows)
-    assert any("CT_small.dcm" in row and "CT Image Storage" in row and " 38,870 " in row for row in rows)
+    assert len(rows) == 12
+    assert len(ended.out.splitlines()) < 24
+    agreeing = [row.split("│")[1:-1] for row in rows]
+    assert all(objects.strip() == agree.strip() for _, _, objects, _, agree in agreeing)
+    assert sum(int(objects) for _, _, objects, _, _ in agreeing) == count > 100
+    assert any("CT Image Storage" in row and " 4 different " in row for row in rows)
     last = ended.out.splitlines()[-1]
     assert last.startswith(
         f"{count} of {count} objects were stored, and their bytes agree: 12 SOP classes, 11 transfer"
@@ -35,27 +41,35 @@ def test_demo(tmp_path: Path) -> None:
 
 
 def test_a_byte_that_differs_is_found(command_line: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
-    write = receiver._File.write
+    store = demo.InstanceFolder.store
 
-    def write_wrongly(self: Any, data: Any) -> None:
-        if "MR_small_RLE" in current and self._file is None:
-            data[-1] ^= 1
-        write(self, data)
+    async def store_wrongly(self: Any, instance: Any) -> Any:
+        stored = await store(self, instance)
+        if instance.transfer_syntax_uid == JPEG_LS and not damaged:
+            damaged.append(stored.path)
+            stored.path.write_bytes(stored.path.read_bytes()[:-1] + b"\x5a")
+        return stored
 
-    current: list[str] = []
-    send_one = demo._send_one
-
-    async def note(association: Any, sample: demo.Sample, *others: Any) -> None:
-        current[:] = [sample.path.stem]
-        await send_one(association, sample, *others)
-
-    monkeypatch.setattr(receiver._File, "write", write_wrongly)
-    monkeypatch.setattr(demo, "_send_one", note)
+    damaged: list[Path] = []
+    monkeypatch.setattr(demo.InstanceFolder, "store", store_wrongly)
     ended = command_line("demo")
     assert ended.code == 1
-    assert ended.out.count("│ NO    │") == 1
+    assert len(damaged) == ended.out.count("does NOT agree: ") == 1
+    assert "(status 0000)" in ended.out
     count = len(demo.find_samples(demo.samples_folder())[0])
     assert ended.out.splitlines()[-1].startswith(f"{count - 1} of {count} objects")
+
+
+def test_what_is_not_stored_is_named(command_line: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refuse(self: Any, instance: Any) -> StoreReply:
+        return StoreReply(0xA700)
+
+    samples, left_out = demo.find_samples(demo.samples_folder())
+    monkeypatch.setattr(demo, "find_samples", lambda folder: (samples[:2], left_out))
+    monkeypatch.setattr(demo.Receiver, "store", refuse)
+    ended = command_line("demo")
+    assert ended.code == 1
+    assert ended.out.count("(status A700)") == 2
 
 
 def test_without_sample_files(command_line: CommandLine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -69,13 +83,13 @@ def test_without_sample_files(command_line: CommandLine, monkeypatch: pytest.Mon
 def test_interrupted(tmp_path: Path, number: int, code: int) -> None:
     program = """
 import sys, trio
-from trio_dicom.cli import main, receiver
+from trio_dicom.cli import demo, main
 
-async def stall(self, part):
+async def stall(self, instance):
     print("stalled", file=sys.stderr, flush=True)
     await trio.sleep_forever()
 
-receiver._Incoming._take = stall
+demo.Receiver.store = stall
 sys.argv = ["trio-dicom", "demo"]
 main()
 """

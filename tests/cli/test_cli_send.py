@@ -14,11 +14,10 @@ import pytest
 import trio
 
 from cli.command_line import CommandLine, finish, read_report, start
-from cli.conftest import answering
-from support.scripted import CT, ScriptedPeer, acceptance, make_data_set_file
-from trio_dicom.cli.receiver import Receiver
+from cli.conftest import Receiver, answering
 from trio_dicom.protocol.pdu import Abort, AssociateRJ, AssociateRQ, PDataTF, PresentationContextAC
 from trio_dicom.protocol.user_information import MaximumLength
+from trio_dicom.testing import ScriptedPeer, SOPClass, acceptance, make_instance_file
 
 MR = "1.2.840.10008.5.1.4.1.1.4"
 JPEG = "1.2.840.10008.1.2.4.50"
@@ -45,7 +44,7 @@ def files(tmp_path: Path) -> list[Path]:
     paths = [tmp_path / "study" / f"series{n // 3}" / f"{n}.dcm" for n in range(6)]
     for number, path in enumerate(paths, 1):
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(make_data_set_file(1000 * number, number=number))
+        path.write_bytes(make_instance_file(1000 * number, number=number))
     return paths
 
 
@@ -77,7 +76,7 @@ def test_directories_are_sent_whole_and_reported(
     assert all(list(line) == FIELDS for line in report)
     assert report[0] == {
         "path": str(files[0]),
-        "sop_class_uid": CT,
+        "sop_class_uid": SOPClass.CT,
         "sop_instance_uid": "2.25.1000.1",
         "transfer_syntax_uid": "1.2.840.10008.1.2.1",
         "outcome": "stored",
@@ -104,7 +103,7 @@ def test_names_of_any_kind(command_line: CommandLine, receiver: Received, tmp_pa
     monkeypatch.chdir(folder)
     names = [b"new\nline.dcm", b"not utf-8 \xff\xfe.dcm", b"-q", b"--report", b"\x1b[31mred.dcm", b"n" * 255]
     for number, name in enumerate(names, 1):
-        Path(os.fsdecode(name)).write_bytes(make_data_set_file(number=number))
+        Path(os.fsdecode(name)).write_bytes(make_instance_file(number=number))
     ended, report = command_line.send(address, "--", *map(os.fsdecode, names))
     assert ended.code == 0
     assert [os.fsencode(line["path"]) for line in report] == names
@@ -282,7 +281,7 @@ def test_connection_refused(command_line: CommandLine, nobody: str, files: list[
     ended, report = command_line.send(nobody, *files)
     assert ended.code == 75
     assert [line["outcome"] for line in report] == ["not_sent"] * 6
-    assert {line["sop_class_uid"] for line in report} == {CT}
+    assert {line["sop_class_uid"] for line in report} == {SOPClass.CT}
     assert "Connection refused" in report[0]["reason"]
     assert ended.err.count("Connection refused") == 1
 
@@ -333,8 +332,8 @@ def test_objects_without_a_presentation_context(
     command_line: CommandLine, scripted_peer: Scripted, files: list[Path], tmp_path: Path
 ) -> None:
     other = tmp_path / "mr.dcm"
-    other.write_bytes(make_data_set_file(sop_class=MR, transfer_syntax=JPEG, number=9))
-    ended, report = command_line.send(scripted_peer(taking(CT)), other, files[0])
+    other.write_bytes(make_instance_file(sop_class=MR, transfer_syntax=JPEG, number=9))
+    ended, report = command_line.send(scripted_peer(taking(SOPClass.CT)), other, files[0])
     assert [line["outcome"] for line in report] == ["no_context", "stored"]
     assert report[0]["transfer_syntax_uid"] == JPEG
     assert ended.code == 1
@@ -349,7 +348,7 @@ def test_more_kinds_of_objects_than_an_association_has_contexts(
     folder = tmp_path / "many"
     folder.mkdir()
     for number in range(150):
-        (folder / f"{number:03}").write_bytes(make_data_set_file(sop_class=f"1.2.3.{number}", number=number + 1))
+        (folder / f"{number:03}").write_bytes(make_instance_file(sop_class=f"1.2.3.{number}", number=number + 1))
     ended, report = command_line.send(receiver[0], folder)
     assert ended.code == 0
     assert len(report) == len(receiver[1].stored) == 150
@@ -452,7 +451,7 @@ def test_echo(command_line: CommandLine, receiver: Received, nobody: str) -> Non
 
 
 def test_echo_that_is_not_accepted(command_line: CommandLine, scripted_peer: Scripted) -> None:
-    assert command_line("echo", scripted_peer(taking(CT))).code == 69
+    assert command_line("echo", scripted_peer(taking(SOPClass.CT))).code == 69
 
 
 def test_echo_to_something_else(command_line: CommandLine, scripted_peer: Scripted) -> None:

@@ -17,8 +17,8 @@ import pytest
 import trio
 
 from cli.command_line import finish, read_report, start
-from support.scripted import ScriptedPeer, make_data_set_file, whole_pdus
 from trio_dicom.protocol.pdu import Abort
+from trio_dicom.testing import ScriptedPeer, make_instance_file, whole_pdus
 
 Scripted = Callable[..., str]
 
@@ -31,7 +31,7 @@ WITHIN = 10.0  # s
 def files(tmp_path: Path) -> list[Path]:
     paths = [tmp_path / f"{number}.dcm" for number in range(1, 5)]
     for number, path in enumerate(paths, 1):
-        path.write_bytes(make_data_set_file(1000, number=number))
+        path.write_bytes(make_instance_file(1000, number=number))
     return paths
 
 
@@ -87,7 +87,7 @@ def test_in_the_middle_of_an_object(
 ) -> None:
     """The peer does not read on: whatever it reads later is no complete object."""
     large = tmp_path / "large.dcm"
-    large.write_bytes(make_data_set_file(64 << 20))
+    large.write_bytes(make_instance_file(64 << 20))
     begun, interrupted = threading.Event(), threading.Event()
     seen: list[Any] = []
 

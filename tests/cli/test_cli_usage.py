@@ -11,7 +11,7 @@ import pytest
 from cli.command_line import COMMAND, ROOT, CommandLine, finish, start
 from trio_dicom import __version__
 
-HELPS = [("--help",), ("demo", "--help"), ("echo", "--help"), ("send", "--help"), ()]
+HELPS = [("--help",), ("demo", "--help"), ("echo", "--help"), ("receive", "--help"), ("send", "--help"), ()]
 
 
 @pytest.mark.parametrize("arguments", HELPS, ids=" ".join)

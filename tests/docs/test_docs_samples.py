@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import importlib
 import re
-import ssl
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -19,13 +17,12 @@ import pydicom
 import pytest
 import trio
 import trio.testing
-import trustme
 from pydicom import examples
 from pydicom.data import get_testdata_file
 
 from interop.peers import PynetdicomSCP, data_set_bytes, pynetdicom_scp
-from support.scripted import ScriptedPeer
 from trio_dicom import AssociationRejected, ConnectionLost, NoAcceptedContexts, OperationTimeout, StatusError
+from trio_dicom.testing import ScriptedPeer, scripted_listener, tls_contexts
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "docs" / "examples"
@@ -254,26 +251,14 @@ def test_from_asyncio_cancelled(load: Load) -> None:
 
 
 def test_tls(load: Load, tmp_path: Path) -> None:
-    authority = trustme.CA()
+    contexts = tls_contexts(client_certificate=True)
     authorities, certificate = tmp_path / "ca.pem", tmp_path / "our.pem"
-    authority.cert_pem.write_to_path(str(authorities))
-    authority.issue_cert("modality.example").private_key_and_cert_chain_pem.write_to_path(str(certificate))
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.verify_mode = ssl.CERT_REQUIRED
-    authority.configure_trust(context)
-    authority.issue_cert("127.0.0.1").configure_cert(context)
-
-    async def receive(stream: trio.abc.Stream) -> None:
-        await ScriptedPeer(stream).serve()
+    authorities.write_bytes(contexts.authority_pem)
+    certificate.write_bytes(contexts.client_key_pem + contexts.client_certificate_pem)
 
     async def main() -> Any:
-        async with trio.open_nursery() as nursery:
-            serve = functools.partial(trio.serve_ssl_over_tcp, host="127.0.0.1")
-            (listener,) = await nursery.start(serve, receive, 0, context)
-            port = listener.transport_listener.socket.getsockname()[1]
-            answer = await load("tls").main(f"SCP@127.0.0.1:{port}", CT, authorities, certificate)
-            nursery.cancel_scope.cancel()
-            return answer
+        async with scripted_listener(ScriptedPeer.serve, tls=contexts.server) as listener:
+            return await load("tls").main(listener.address, CT, authorities, certificate)
 
     assert trio.run(main).is_success
 
@@ -281,8 +266,8 @@ def test_tls(load: Load, tmp_path: Path) -> None:
 # --- nothing but these ----------------------------------------------------------------------------------------------
 
 
-def test_every_example_is_run_here() -> None:
-    here = Path(__file__).read_text()
+def test_every_example_is_run() -> None:
+    here = "".join(path.read_text() for path in Path(__file__).parent.glob("*.py"))
     assert {path.stem for path in EXAMPLES.glob("*.py")} == set(re.findall(r'load\("(\w+)"\)', here))
 
 
@@ -299,4 +284,4 @@ def test_the_readme_shows_the_files_that_are_run() -> None:
     readme = (ROOT / "README.md").read_text()
     blocks = re.findall(r"(?:<!-- (\S+) -->\n)?```python\n(.*?)```", readme, re.DOTALL)
     assert [(name, code) for name, code in blocks] == [(name, (ROOT / name).read_text()) for name, _ in blocks]
-    assert len(blocks) == 2
+    assert len(blocks) == 3

@@ -13,7 +13,9 @@ import pytest
 import trio_dicom
 from trio_dicom import CStoreOptions, Limits, Outcome, Retry, Timeouts, TrioDicomError
 from trio_dicom.cli.app import run
+from trio_dicom.cli.arrival import Fate
 from trio_dicom.cli.exit_codes import ExitCode
+from trio_dicom.services.file_layout import FIELDS
 
 ROOT = Path(__file__).parents[2]
 
@@ -54,12 +56,18 @@ def test_each_limit_has_its_default() -> None:
 
 def test_the_options_are_those_of_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     helps = {
-        command: set(re.findall(r"^[│|] (--[a-z-]+)", help_of(command, capsys), re.MULTILINE))
-        for command in ("send", "echo")
+        command: set(re.findall(r"^[│|][ *]+(--[a-z-]+)", help_of(command, capsys), re.MULTILINE))
+        for command in ("receive", "send", "echo")
     }
-    send, both = page("command-line").split("Options of ``send`` and ``echo``:")
-    assert set(re.findall(r"^``(--[a-z-]+)``$", both, re.MULTILINE)) == helps["echo"]
-    assert set(re.findall(r"^``(--[a-z-]+)``$", send, re.MULTILINE)) == helps["send"] - helps["echo"]
+    _, receive, send, both = re.split("^Options of .*:$", page("command-line"), flags=re.MULTILINE)
+    assert options(receive) == helps["receive"]
+    assert options(both) == helps["echo"]
+    assert options(send) == helps["send"] - helps["echo"]
+
+
+def options(text: str) -> set[str]:
+    """The options that `text` explains; those that are alike stand together."""
+    return set(re.findall(r"``(--[a-z-]+)``", "\n".join(re.findall(r"^``--.*", text, re.MULTILINE))))
 
 
 def test_the_commands_are_those_of_the_help(capsys: pytest.CaptureFixture[str]) -> None:
@@ -72,8 +80,19 @@ def test_the_exit_codes_are_all_there() -> None:
     assert first_column(page("command-line"), "Code") == {*(str(int(code)) for code in ExitCode), "130", "143"}
 
 
-def test_the_outcomes_are_all_there() -> None:
-    assert first_column(page("command-line"), "Outcome") == {outcome.value for outcome in Outcome}
+def test_the_outcomes_are_all_there(capsys: pytest.CaptureFixture[str]) -> None:
+    sent, received = page("command-line").split("That of ``receive`` has")
+    assert first_column(sent, "Outcome") == {outcome.value for outcome in Outcome}
+    assert first_column(received, "Outcome") == {fate.value for fate in Fate}
+    help_text = " ".join(help_of("receive", capsys).split())
+    assert all(re.search(rf"[( ]{fate.value}[,) ]", help_text) for fate in Fate)
+
+
+def test_the_fields_of_a_layout_are_all_there(capsys: pytest.CaptureFixture[str]) -> None:
+    said = help_of("receive", capsys).partition("Fields of the layout:")[2].partition("An")[0]
+    assert set(re.findall(r"{(\w+)}", said)) == set(FIELDS)
+    listed = page("command-line").partition("Fields are")[2].partition("What would")[0]
+    assert set(re.findall(r"``(\w+)``", listed)) == set(FIELDS)
 
 
 def test_the_tree_of_errors_is_that_of_the_code() -> None:
@@ -99,6 +118,7 @@ def test_the_reference_has_every_public_name() -> None:
 
 
 def test_the_readme_has_the_commands_that_set_everything_up() -> None:
-    blocks = re.findall(r"^```\n(.*?)\n```$", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+    fences = re.findall(r"^```(\w*)\n(.*?)\n```$", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+    blocks = [text for language, text in fences if not language]
     assert "python3 -m venv .venv && .venv/bin/pip install '.[cli]' && .venv/bin/trio-dicom demo" in blocks
     assert "python3 -m venv .venv && .venv/bin/pip install '.[test]' && .venv/bin/python -m pytest" in blocks

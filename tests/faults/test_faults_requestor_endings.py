@@ -10,15 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from support.encounter import BLOCKING, instead_of_response, loopback, meet, unix_sockets
-from support.scripted import (
-    CT,
-    ScriptedPeer,
-    make_data_set_file,
-    message,
-    response_to,
-    scripted_link,
-)
+from support.encounter import BLOCKING, meet
 from trio_dicom import (
     AssociationAborted,
     AssociationClosed,
@@ -32,6 +24,17 @@ from trio_dicom import (
 )
 from trio_dicom.protocol.command import CStoreRSP, NEventReportRQ
 from trio_dicom.protocol.pdu import Abort, ReleaseRP, ReleaseRQ
+from trio_dicom.testing import (
+    ScriptedPeer,
+    SOPClass,
+    instead_of_response,
+    loopback_streams,
+    make_instance_file,
+    message,
+    response_to,
+    scripted_link,
+    socket_pair_streams,
+)
 
 NOT_SENT, IN_DOUBT, STORED = Outcome.NOT_SENT, Outcome.IN_DOUBT, Outcome.STORED
 LARGE = 5 << 20  # of which no more than a batch or two fit into what lies between
@@ -67,7 +70,7 @@ async def test_release_in_the_middle_of_a_message(size, streams, autojump_clock)
     assert not met.error.by_peer
     assert met.outcomes == [NOT_SENT, NOT_SENT]
     assert met.data_sets_completed == 0
-    if streams is unix_sockets:
+    if streams is socket_pair_streams:
         assert met.aborted_with == (0, 0)
 
 
@@ -81,7 +84,7 @@ async def test_fault37_release_when_idle(autojump_clock):
         await association.wait_closed()
         assert association.failure is None
         with pytest.raises(AssociationClosed) as caught:
-            await CStoreSCU(association).send(io.BytesIO(make_data_set_file()))
+            await CStoreSCU(association).send(io.BytesIO(make_instance_file()))
         assert not caught.value.in_doubt
 
 
@@ -92,7 +95,7 @@ async def test_release_collision(unsolicited, autojump_clock):
         await peer.answer(*(await peer.receive_message())[:2])
         assert await peer.receive_pdu() == ReleaseRQ()
         if unsolicited:
-            await peer.send(message(1, NEventReportRQ(1, CT, "1.2.3", 1)))
+            await peer.send(message(1, NEventReportRQ(1, SOPClass.CT, "1.2.3", 1)))
         await peer.send(ReleaseRQ())
         assert await peer.receive_pdu() == ReleaseRP()
         await peer.send(ReleaseRP())
@@ -108,7 +111,7 @@ async def test_release_collision(unsolicited, autojump_clock):
 @pytest.mark.parametrize(
     "data",
     [
-        pytest.param(message(1, NEventReportRQ(1, CT, "1.2.3", 1)), id="fault39-request"),
+        pytest.param(message(1, NEventReportRQ(1, SOPClass.CT, "1.2.3", 1)), id="fault39-request"),
         pytest.param(message(1, CStoreRSP(1, 0)), id="fault39-stale_response"),
         pytest.param(message(1, attrs.evolve(CStoreRSP(1, 0), has_data_set=True), bytes(99)), id="fault39-with_data"),
     ],
@@ -159,7 +162,7 @@ async def test_fault41_an_answer_to_no_release(autojump_clock):
     (await meet(instead_of_response(ReleaseRP()))).check_violation(UnexpectedPDU, 2, 2)
 
 
-@pytest.mark.parametrize("streams", [trio.testing.memory_stream_pair, unix_sockets], ids=["stream", "socket"])
+@pytest.mark.parametrize("streams", [trio.testing.memory_stream_pair, socket_pair_streams], ids=["stream", "socket"])
 async def test_a_peer_that_closes_with_its_answer_to_the_release(streams, autojump_clock):
     async def script(peer: ScriptedPeer) -> None:
         await peer.accept()
@@ -187,7 +190,7 @@ class Slow(trio.abc.ReceiveStream):
         pass
 
 
-@pytest.mark.parametrize("file", [make_data_set_file(number=2), b"no DICOM"], ids=["sendable", "not_sendable"])
+@pytest.mark.parametrize("file", [make_instance_file(number=2), b"no DICOM"], ids=["sendable", "not_sendable"])
 async def test_a_release_while_an_object_is_still_being_opened(file, autojump_clock):
     results = []
 
@@ -205,7 +208,7 @@ async def test_a_release_while_an_object_is_still_being_opened(file, autojump_cl
 
     start = trio.current_time()
     async with trio.open_nursery() as nursery, scripted_link(script, settings=settings) as association:
-        nursery.start_soon(send, association, io.BytesIO(make_data_set_file()))
+        nursery.start_soon(send, association, io.BytesIO(make_instance_file()))
         await trio.testing.wait_all_tasks_blocked()
         nursery.start_soon(send, association, Slow(file))
         await trio.testing.wait_all_tasks_blocked()
@@ -271,7 +274,7 @@ async def test_fault43_the_connection_ends_after_the_acceptance(autojump_clock):
     async with scripted_link(script) as association:
         await association.wait_closed()
         with pytest.raises(ConnectionLost) as caught:
-            await CStoreSCU(association).send(io.BytesIO(make_data_set_file()))
+            await CStoreSCU(association).send(io.BytesIO(make_instance_file()))
         assert not caught.value.in_doubt
     assert type(association.failure) is ConnectionLost
 
@@ -296,7 +299,7 @@ async def test_fault43_half_closed(autojump_clock):
         await peer.stream.send_eof()
         await peer.hold()
 
-    met = await meet(script, streams=unix_sockets())
+    met = await meet(script, streams=socket_pair_streams())
     assert type(met.error) is ConnectionLost
     assert met.outcome is IN_DOUBT
 
@@ -312,6 +315,6 @@ async def test_fault44_reset_around_a_response(cut):
         peer.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         await peer.close()
 
-    met = await meet(script, files=2, streams=await loopback())
+    met = await meet(script, files=2, streams=await loopback_streams())
     assert met.outcomes == ([STORED, IN_DOUBT] if cut is None else [IN_DOUBT, NOT_SENT])
     assert {type(error) for error in met.errors if error} == {ConnectionLost}

@@ -11,8 +11,7 @@ import pytest
 import trio
 import trio.testing
 
-from support.encounter import BLOCKING, instead_of_response, meet
-from support.scripted import CT, ScriptedPeer, make_data_set_file, message, response_to, scripted_link
+from support.encounter import BLOCKING, meet
 from trio_dicom import (
     AssociationAborted,
     AssociationSettings,
@@ -32,6 +31,15 @@ from trio_dicom import (
 )
 from trio_dicom.protocol.command import CEchoRSP, CFindRSP, CStoreRQ, CStoreRSP, NEventReportRQ, encode_command
 from trio_dicom.protocol.pdu import Abort
+from trio_dicom.testing import (
+    ScriptedPeer,
+    SOPClass,
+    instead_of_response,
+    make_instance_file,
+    message,
+    response_to,
+    scripted_link,
+)
 
 VERIFICATION = "1.2.840.10008.1.1"
 NOT_SENT, IN_DOUBT, STORED, REFUSED = Outcome.NOT_SENT, Outcome.IN_DOUBT, Outcome.STORED, Outcome.REFUSED
@@ -87,7 +95,7 @@ async def test_a_response_on_a_context_that_was_not_accepted(context_id, autojum
 
 
 async def test_fault23_a_response_on_the_context_of_another_request(autojump_clock):
-    met = await meet(instead_of_response(lambda _, request: success(3, request)), contexts=[CT, VERIFICATION])
+    met = await meet(instead_of_response(lambda _, request: success(3, request)), contexts=[SOPClass.CT, VERIFICATION])
     met.check_violation(InvalidResponse, 2, 5)
 
 
@@ -119,10 +127,14 @@ WITH_DATA = attrs.evolve(CStoreRSP(1, 0), has_data_set=True)
 @pytest.mark.parametrize(
     ("answer", "contexts"),
     [
-        pytest.param(p_data(pdv(LAST, bytes(8))), [CT], id="fault23-data_for_a_command"),
-        pytest.param(split_response(between=p_data(pdv(MORE, bytes(8)))), [CT], id="fault23-data_inside_a_command"),
-        pytest.param(message(1, WITH_DATA) + p_data(pdv(COMMAND, bytes(8))), [CT], id="fault23-command_for_data"),
-        pytest.param(split_response(second_context=3), [CT, VERIFICATION], id="fault23-interleaved"),
+        pytest.param(p_data(pdv(LAST, bytes(8))), [SOPClass.CT], id="fault23-data_for_a_command"),
+        pytest.param(
+            split_response(between=p_data(pdv(MORE, bytes(8)))), [SOPClass.CT], id="fault23-data_inside_a_command"
+        ),
+        pytest.param(
+            message(1, WITH_DATA) + p_data(pdv(COMMAND, bytes(8))), [SOPClass.CT], id="fault23-command_for_data"
+        ),
+        pytest.param(split_response(second_context=3), [SOPClass.CT, VERIFICATION], id="fault23-interleaved"),
     ],
 )
 async def test_fragments_out_of_order(answer, contexts, autojump_clock):
@@ -163,7 +175,7 @@ async def test_a_command_set_without_end(fragment, error, limit, autojump_clock)
 
 INSTANCE = "2.25.1000.1"
 ELEMENTS = {
-    0x0002: uid(0x0002, CT),
+    0x0002: uid(0x0002, SOPClass.CT),
     0x0100: us(0x0100, 0x8001),
     0x0120: us(0x0120, 1),
     0x0800: us(0x0800, 0x0101),
@@ -187,7 +199,7 @@ def command_set(changes: dict[int, bytes] = {}, *, group_length: int | None = No
         pytest.param(command_set()[12:], id="fault25-no_group_length"),
         pytest.param(command_set({0x0901: raw(0x0901, b""), 0x5010: raw(0x5010, b"??")}), id="unknown_elements"),
         pytest.param(command_set({0x0002: b"", 0x1000: b""}), id="fault28-no_uids"),
-        pytest.param(command_set({0x0002: uid(0x0002, CT, b" ")}), id="fault28-padded_with_space"),
+        pytest.param(command_set({0x0002: uid(0x0002, SOPClass.CT, b" ")}), id="fault28-padded_with_space"),
         pytest.param(command_set({0x1000: uid(0x1000, INSTANCE + " ", b"\0")}), id="fault28-padded_with_both"),
         pytest.param(command_set({0x1000: raw(0x1000, b"")}), id="fault28-empty_uid"),
     ],
@@ -231,11 +243,13 @@ REQUEST = UnexpectedPDU, (0, 0)
         pytest.param(command_set({0x0120: us(0x0120, 0xFFFF)}), *OTHER_ID, id="fault27-last"),
         pytest.param(command_set({0x1000: uid(0x1000, "2.25.1000.2")}), *WRONG, id="fault28-other_instance"),
         pytest.param(command_set({0x1000: uid(0x1000, INSTANCE + "1")}), *WRONG, id="fault28-longer_instance"),
-        pytest.param(command_set({0x0002: uid(0x0002, CT + ".1")}), *WRONG, id="fault28-other_class"),
+        pytest.param(command_set({0x0002: uid(0x0002, SOPClass.CT + ".1")}), *WRONG, id="fault28-other_class"),
         pytest.param(command_set({0x0100: us(0x0100, 0x8030)}), *WRONG, id="fault29-echo_response"),
         pytest.param(command_set({0x0100: us(0x0100, 0x8020)}), *WRONG, id="fault29-find_response"),
-        pytest.param(encode_command(CStoreRQ(1, CT, INSTANCE, has_data_set=False)), *REQUEST, id="fault29-request"),
-        pytest.param(encode_command(NEventReportRQ(1, CT, INSTANCE, 1)), *REQUEST, id="fault29-event_report"),
+        pytest.param(
+            encode_command(CStoreRQ(1, SOPClass.CT, INSTANCE, has_data_set=False)), *REQUEST, id="fault29-request"
+        ),
+        pytest.param(encode_command(NEventReportRQ(1, SOPClass.CT, INSTANCE, 1)), *REQUEST, id="fault29-event_report"),
         pytest.param(command_set({0x0900: us(0x0900, 0xFF00)}), *WRONG, id="fault33-FF00"),
         pytest.param(command_set({0x0900: us(0x0900, 0xFF01)}), *WRONG, id="fault33-FF01"),
         pytest.param(command_set({0x0900: us(0x0900, 0xFE00)}), *WRONG, id="fault33-FE00"),
@@ -278,9 +292,9 @@ async def test_fault29_the_success_of_an_echo_is_not_that_of_a_store(autojump_cl
             await call(*args)
         results.append(caught.value.in_doubt)
 
-    link = scripted_link(script, [CT, VERIFICATION], settings=settings)
+    link = scripted_link(script, [SOPClass.CT, VERIFICATION], settings=settings)
     async with link as association, trio.open_nursery() as nursery:
-        nursery.start_soon(attempt, CStoreSCU(association).send, io.BytesIO(make_data_set_file()))
+        nursery.start_soon(attempt, CStoreSCU(association).send, io.BytesIO(make_instance_file()))
         nursery.start_soon(attempt, association.echo)
     assert results == [True, True]
 
@@ -342,7 +356,7 @@ async def test_a_response_to_nothing(wait, autojump_clock):
         await association.wait_closed()
         assert type(association.failure) is UnexpectedMessageID
         with pytest.raises(UnexpectedMessageID) as caught:
-            await CStoreSCU(association).send(io.BytesIO(make_data_set_file()))
+            await CStoreSCU(association).send(io.BytesIO(make_instance_file()))
         assert not caught.value.in_doubt
 
 
@@ -468,7 +482,7 @@ async def test_error_comments(comment, autojump_clock, caplog):
         await peer.answer(context_id, request, 0xC000, error_comment=comment)
 
     async with scripted_link(script) as association:
-        response = await CStoreSCU(association).send(io.BytesIO(make_data_set_file()))
+        response = await CStoreSCU(association).send(io.BytesIO(make_instance_file()))
     assert response.error_comment == comment
     with pytest.raises(StatusError) as caught:
         response.raise_for_status()

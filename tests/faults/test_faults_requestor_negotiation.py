@@ -11,8 +11,7 @@ import attrs
 import pytest
 import trio
 
-from support.encounter import instead_of_accept, instead_of_response, meet
-from support.scripted import CT, ScriptedPeer, acceptance, encoded, message, scripted_link
+from support.encounter import meet
 from trio_dicom import (
     AssociationAborted,
     AssociationRejected,
@@ -43,6 +42,16 @@ from trio_dicom.protocol.pdu import (
     ReleaseRQ,
 )
 from trio_dicom.protocol.user_information import RoleSelection, UnknownItem, UserIdentityAC, encode_item
+from trio_dicom.testing import (
+    ScriptedPeer,
+    SOPClass,
+    acceptance,
+    encoded,
+    instead_of_accept,
+    instead_of_response,
+    message,
+    scripted_link,
+)
 from trio_dicom.uids import EXPLICIT_VR_BIG_ENDIAN, EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
 
 MR = "1.2.840.10008.5.1.4.1.1.4"
@@ -95,7 +104,7 @@ async def test_no_connection(addresses, factory, number):
     if factory:
         trio.socket.set_custom_socket_factory(factory)
     with pytest.raises(ConnectFailed) as caught:
-        async with open_association(f"PACS@pacs.example:{unused_port()}", [CT]):
+        async with open_association(f"PACS@pacs.example:{unused_port()}", [SOPClass.CT]):
             pass
     assert caught.value.errno == number
     assert len(caught.value.attempts) == max(1, len(addresses))
@@ -210,7 +219,7 @@ async def test_a_context_accepted_without_one_proposed_transfer_syntax(syntaxes,
     alone = await meet(accept([(1, syntaxes)]))
     assert type(alone.error) is NoAcceptedContexts
     assert alone.outcome is NO_CONTEXT
-    beside_another = await meet(accept([(1, syntaxes), (3, EXPLICIT)]), contexts=[CT, MR])
+    beside_another = await meet(accept([(1, syntaxes), (3, EXPLICIT)]), contexts=[SOPClass.CT, MR])
     assert beside_another.outcome is NO_CONTEXT
     assert beside_another.association.failure is None
     assert [type(pdu) for pdu in beside_another.pdus] == [AssociateRQ, ReleaseRQ]  # nothing was sent on it
@@ -224,14 +233,14 @@ async def test_fault6_the_syntaxes_of_a_rejected_context_are_not_looked_at(autoj
         await peer.send(with_item(answer, rejected))
         await peer.serve_requests()
 
-    assert (await meet(script, contexts=[CT, MR])).outcome is STORED
+    assert (await meet(script, contexts=[SOPClass.CT, MR])).outcome is STORED
 
 
 @pytest.mark.parametrize("result", [1, 2, 3, 4, 255], ids="fault7-result_{}".format)
 async def test_none_accepted(result, autojump_clock):
     met = await meet(accept([(1, EXPLICIT)], result))
     assert type(met.error) is NoAcceptedContexts
-    assert met.error.rejected == ((CT, result),)
+    assert met.error.rejected == ((SOPClass.CT, result),)
     assert met.outcome is NO_CONTEXT
     assert [type(pdu) for pdu in met.pdus] == [AssociateRQ, ReleaseRQ]
     assert met.seconds == 0  # the release is over with its answer
@@ -248,7 +257,7 @@ async def test_fault7_no_answer_to_the_release(autojump_clock):
 
 
 async def test_fault8_contexts_left_out(autojump_clock):
-    two = [PresentationContext(MR), PresentationContext(CT)]
+    two = [PresentationContext(MR), PresentationContext(SOPClass.CT)]
     met = await meet(accept([(3, EXPLICIT)]), contexts=two)
     assert met.outcome is STORED
     (rejected,) = met.association.negotiated.rejected
@@ -458,7 +467,7 @@ async def test_a_pdu_before_the_acceptance(pdu, autojump_clock):
 
 async def test_fault54_a_role_that_was_not_proposed(autojump_clock):
     async def script(peer: ScriptedPeer) -> None:
-        await peer.accept(user_items=[RoleSelection(CT, scu=False, scp=True)])
+        await peer.accept(user_items=[RoleSelection(SOPClass.CT, scu=False, scp=True)])
         await peer.serve_requests()
 
     assert (await meet(script)).outcome is STORED

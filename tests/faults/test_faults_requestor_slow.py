@@ -11,17 +11,7 @@ import pytest
 import trio
 import trio.testing
 
-from support.encounter import BLOCKING, instead_of_accept, loopback, meet
-from support.scripted import (
-    ScriptedPeer,
-    acceptance,
-    encoded,
-    make_data_set_file,
-    message,
-    response_to,
-    scripted_link,
-    whole_pdus,
-)
+from support.encounter import BLOCKING, meet
 from trio_dicom import (
     AssociationAborted,
     AssociationSettings,
@@ -37,6 +27,18 @@ from trio_dicom import (
 )
 from trio_dicom.protocol.command import CStoreRSP
 from trio_dicom.protocol.pdu import Abort, AssociateRQ, PDataTF, ReleaseRP, ReleaseRQ
+from trio_dicom.testing import (
+    ScriptedPeer,
+    acceptance,
+    encoded,
+    instead_of_accept,
+    loopback_streams,
+    make_instance_file,
+    message,
+    response_to,
+    scripted_link,
+    whole_pdus,
+)
 
 NOT_SENT, IN_DOUBT, STORED = Outcome.NOT_SENT, Outcome.IN_DOUBT, Outcome.STORED
 LARGE = 5 << 20  # of which no more than a batch or two fit into what lies between
@@ -136,7 +138,7 @@ async def test_segments_of_any_size(size, autojump_clock):
     stored = []
 
     async def send(number):
-        stored.append((await CStoreSCU(association).send(io.BytesIO(make_data_set_file(number=number)))).is_success)
+        stored.append((await CStoreSCU(association).send(io.BytesIO(make_instance_file(number=number)))).is_success)
 
     async with scripted_link(script, settings=settings, streams=(Segmented(ours, size), theirs)) as association:
         async with trio.open_nursery() as nursery:
@@ -220,7 +222,7 @@ class TwoGigabytes(trio.abc.ReceiveStream):
     """A DICOM file of 2 GiB, made while it is read."""
 
     def __init__(self) -> None:
-        self.head = make_data_set_file(0)[:-12] + b"\xe0\x7f\x10\x00OW\0\0" + (2 << 30).to_bytes(4, "little")
+        self.head = make_instance_file(0)[:-12] + b"\xe0\x7f\x10\x00OW\0\0" + (2 << 30).to_bytes(4, "little")
         self.left = 2 << 30
         self.taken = 0
 
@@ -277,7 +279,7 @@ FAST = AssociationSettings(timeouts=Timeouts(abort_grace=0.1, abort_linger=0.1))
 
 
 async def test_fault48_a_peer_that_never_reads_over_tcp():
-    error, _, peak = await offer_two_gigabytes(await loopback(), timeout=0.3, settings=FAST)
+    error, _, peak = await offer_two_gigabytes(await loopback_streams(), timeout=0.3, settings=FAST)
     assert type(error) is OperationTimeout
     assert not error.in_doubt
     assert peak < 32 << 20  # with what the peer's end of the socket held
@@ -285,7 +287,7 @@ async def test_fault48_a_peer_that_never_reads_over_tcp():
 
 async def test_fault48_the_abort_of_a_peer_that_never_reads_over_tcp():
     start = trio.current_time()
-    error, _, peak = await offer_two_gigabytes(await loopback(), timeout=30, settings=FAST, abort=Abort(2, 0))
+    error, _, peak = await offer_two_gigabytes(await loopback_streams(), timeout=30, settings=FAST, abort=Abort(2, 0))
     assert type(error) is AssociationAborted
     assert (error.source, error.reason, error.by_peer) == (2, 0, True)
     assert not error.in_doubt
@@ -337,7 +339,7 @@ async def test_fault50_the_answer_to_a_request_whose_caller_has_gone_and_that_ha
     start = trio.current_time()
     async with scripted_link(script) as association:
         with trio.move_on_after(5) as scope:
-            await CStoreSCU(association).send(io.BytesIO(make_data_set_file()))
+            await CStoreSCU(association).send(io.BytesIO(make_instance_file()))
         assert scope.cancelled_caught
         assert association.is_open
         await association.wait_closed()

@@ -8,12 +8,12 @@ import pytest
 import trio
 import trio.testing
 
-from support.scripted import ScriptedPeer, make_data_set_file, message, response_to, scripted_link
 from trio_dicom import (
     AssociationSettings,
     CStoreSCU,
     UnexpectedMessageID,
 )
+from trio_dicom.testing import ScriptedPeer, make_instance_file, message, response_to, scripted_link
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ async def test_the_operations_window(proposed, answered, window, autojump_clock)
 async def send_all(association, numbers, results):
     async def send(number):
         try:
-            response = await CStoreSCU(association).send(io.BytesIO(make_data_set_file(number=number)))
+            response = await CStoreSCU(association).send(io.BytesIO(make_instance_file(number=number)))
             results[number] = int(response.status)
         except Exception as error:
             results[number] = type(error), error.in_doubt
@@ -148,10 +148,10 @@ async def test_fault53_the_id_of_a_request_whose_caller_has_gone_stays_in_use(au
 
     async with scripted_link(script, settings=AssociationSettings(operations_window=2)) as association:
         with trio.move_on_after(1) as scope:
-            await CStoreSCU(association).send(io.BytesIO(make_data_set_file(number=1)))
+            await CStoreSCU(association).send(io.BytesIO(make_instance_file(number=1)))
         assert scope.cancelled_caught
         association._in_flight._last_message_id = 0
-        response = await CStoreSCU(association).send(io.BytesIO(make_data_set_file(number=2)))
+        response = await CStoreSCU(association).send(io.BytesIO(make_instance_file(number=2)))
     assert seen == [1, 2]
     assert response.is_success
 
@@ -170,7 +170,7 @@ async def test_fault53_the_place_of_a_request_whose_caller_has_gone_stays_taken(
 
     async with scripted_link(script) as association:
         with trio.move_on_after(1):
-            await CStoreSCU(association).send(io.BytesIO(make_data_set_file(number=1)))
-        response = await CStoreSCU(association).send(io.BytesIO(make_data_set_file(number=2)))
+            await CStoreSCU(association).send(io.BytesIO(make_instance_file(number=1)))
+        response = await CStoreSCU(association).send(io.BytesIO(make_instance_file(number=2)))
     assert response.is_success
     assert association.failure is None

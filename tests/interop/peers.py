@@ -51,6 +51,7 @@ PROGRAMS = {
     "storescp": "/usr/bin/storescp",
     "storescu": "/usr/bin/storescu",
     "dcmsend": "/usr/bin/dcmsend",
+    "echoscu": "/usr/bin/echoscu",
     "orthanc": "/usr/sbin/Orthanc",
 }
 

@@ -1,4 +1,4 @@
-"""However large the object, and whether the peer reads or not, the sending process stays small."""
+"""However large the object, and whether the peer reads or not, a sender stays small; and so does a receiver."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from services.receiver_process import receiver_process
 from support.draining_scp import draining_scp
+from trio_dicom import send_file
 
 PEAK = 80_000  # KB
 
@@ -63,10 +65,10 @@ trio.run(main, sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]), float(sy
 
 def large_file(folder: Path, size: int) -> Path:
     """A CT with `size` bytes of Pixel Data, all zero: a sparse file."""
-    from support.scripted import make_data_set_file
+    from trio_dicom.testing import make_instance_file
 
     path = folder / "large.dcm"
-    head = make_data_set_file(size=0)[:-12]  # without its own Pixel Data
+    head = make_instance_file(size=0)[:-12]  # without its own Pixel Data
     header = b"\xe0\x7f\x10\x00OW\0\0" + size.to_bytes(4, "little")
     path.write_bytes(head + header)
     os.truncate(path, len(head) + len(header) + size)
@@ -103,4 +105,17 @@ def test_a_peer_that_stops_reading_costs_no_memory(tmp_path: Path, form: str) ->
         outcome, peak = send(scp.address, form, path, size, 2)
     print(f"{form}, stalled: {outcome}, peak {peak} KB")
     assert outcome == "writing"
+    assert peak < PEAK
+
+
+@pytest.mark.parametrize("size", [128 << 20, pytest.param(1 << 30, marks=[pytest.mark.slow, pytest.mark.timeout(300)])])
+async def test_a_large_object_is_received_in_constant_memory(tmp_path: Path, size: int) -> None:
+    path = large_file(tmp_path, size)
+    with receiver_process(tmp_path / "received") as receiver:
+        response = await send_file(receiver.address, path)
+        peak = receiver.peak()
+    print(f"received, {size >> 20} MiB: {response.status.meaning}, peak {peak} KB")
+    assert response.is_success
+    (filed,) = (tmp_path / "received").iterdir()
+    assert filed.stat().st_size >= size
     assert peak < PEAK

@@ -11,7 +11,6 @@ import pytest
 import trio
 import trio.testing
 
-from support.scripted import CT, ScriptedPeer, make_data_set_file, scripted_link
 from trio_dicom import (
     AssociationAborted,
     AssociationSettings,
@@ -28,6 +27,7 @@ from trio_dicom import (
 from trio_dicom.protocol.command import CStoreRQ
 from trio_dicom.protocol.pdu import PDV, Abort, PDataTF
 from trio_dicom.sources.part10 import parse_head
+from trio_dicom.testing import ScriptedPeer, SOPClass, make_instance_file, scripted_link
 from trio_dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
 
 MR = "1.2.840.10008.5.1.4.1.1.4"
@@ -35,7 +35,7 @@ JPEG = "1.2.840.10008.1.2.4.50"
 
 
 def stream(size: int = 1000, **changes: object) -> io.BytesIO:
-    return io.BytesIO(make_data_set_file(size, **changes))  # type: ignore[arg-type]
+    return io.BytesIO(make_instance_file(size, **changes))  # type: ignore[arg-type]
 
 
 def data_set_of(file: bytes) -> bytes:
@@ -105,9 +105,9 @@ async def test_the_request(priority: Priority, autojump_clock: trio.testing.Mock
         response = await CStoreSCU(association, CStoreOptions(priority=priority)).send(stream(number=7))
     ((context_id, request, data_set),) = archive.messages
     assert context_id == 1
-    assert request == CStoreRQ(1, CT, "2.25.1000.7", priority)
-    assert data_set == data_set_of(make_data_set_file(1000, number=7))
-    assert (response.status, response.sop_class_uid, response.sop_instance_uid) == (0, CT, "2.25.1000.7")
+    assert request == CStoreRQ(1, SOPClass.CT, "2.25.1000.7", priority)
+    assert data_set == data_set_of(make_instance_file(1000, number=7))
+    assert (response.status, response.sop_class_uid, response.sop_instance_uid) == (0, SOPClass.CT, "2.25.1000.7")
     assert (response.attempts, response.bytes_sent) == (1, len(data_set))
 
 
@@ -121,7 +121,7 @@ async def test_message_ids_count_up(autojump_clock: trio.testing.MockClock) -> N
 
 @pytest.mark.parametrize("length", [8, 9, 4096, 16_384, 131_072, 0, None, 0xFFFFFFFF])
 async def test_fragments_fit_the_peer(length: int | None, autojump_clock: trio.testing.MockClock) -> None:
-    file = make_data_set_file(500 if length in (8, 9) else 300_000)
+    file = make_instance_file(500 if length in (8, 9) else 300_000)
     archive = Archive(max_pdu_length=length)
     async with scripted_link(archive) as association:
         await CStoreSCU(association).send(io.BytesIO(file))
@@ -153,7 +153,7 @@ async def test_only_the_last_fragment_is_the_last(size: int, autojump_clock: tri
 
 
 async def test_a_data_set_that_ends_with_a_pdu(autojump_clock: trio.testing.MockClock) -> None:
-    around = len(data_set_of(make_data_set_file(0)))
+    around = len(data_set_of(make_instance_file(0)))
     archive = Archive()
     async with scripted_link(archive) as association:
         await CStoreSCU(association).send(stream(2 * 16_378 - around))
@@ -167,7 +167,7 @@ async def test_more_than_one_buffer_of_a_file(
 ) -> None:
     autojump_clock.autojump_threshold = math.inf  # files are read in threads
     path = tmp_path / "large.dcm"
-    path.write_bytes(make_data_set_file(size))
+    path.write_bytes(make_instance_file(size))
     archive = Archive()
     async with scripted_link(archive) as association:
         for form in (path, str(path)):
@@ -180,8 +180,10 @@ async def test_more_than_one_buffer_of_a_file(
 
 async def test_the_negotiated_transfer_syntax_is_used(autojump_clock: trio.testing.MockClock) -> None:
     autojump_clock.autojump_threshold = math.inf
-    dataset = pydicom.dcmread(io.BytesIO(make_data_set_file(64)))
-    contexts = [PresentationContext(CT, (uid,)) for uid in (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)]
+    dataset = pydicom.dcmread(io.BytesIO(make_instance_file(64)))
+    contexts = [
+        PresentationContext(SOPClass.CT, (uid,)) for uid in (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
+    ]
     for accepted, start in [([contexts[0]], b"UI"), ([contexts[1]], b"\x1a\0"), (contexts[::-1], b"UI")]:
         archive = Archive()
         async with scripted_link(archive, accepted) as association:
@@ -193,12 +195,14 @@ async def test_the_negotiated_transfer_syntax_is_used(autojump_clock: trio.testi
 
 async def test_a_stream_goes_in_its_own_transfer_syntax(autojump_clock: trio.testing.MockClock) -> None:
     archive = Archive()
-    contexts = [PresentationContext(CT, (uid,)) for uid in (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)]
+    contexts = [
+        PresentationContext(SOPClass.CT, (uid,)) for uid in (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
+    ]
     async with scripted_link(archive, contexts) as association:
         await CStoreSCU(association).send(stream(transfer_syntax=IMPLICIT_VR_LITTLE_ENDIAN))
         await CStoreSCU(association).send(stream(transfer_syntax=EXPLICIT_VR_LITTLE_ENDIAN))
     assert [context_id for context_id, _, _ in archive.messages] == [3, 1]
-    assert archive.messages[0][2] == data_set_of(make_data_set_file(1000, transfer_syntax=IMPLICIT_VR_LITTLE_ENDIAN))
+    assert archive.messages[0][2] == data_set_of(make_instance_file(1000, transfer_syntax=IMPLICIT_VR_LITTLE_ENDIAN))
 
 
 @pytest.mark.parametrize("unfit", [{"sop_class": MR}, {"transfer_syntax": JPEG}])
@@ -276,7 +280,7 @@ async def test_what_is_tried_again(status: int, autojump_clock: trio.testing.Moc
     assert response.is_success
     assert response.attempts == 3
     assert [request.message_id for _, request, _ in archive.messages] == [1, 2, 3]
-    assert [data for _, _, data in archive.messages] == [data_set_of(make_data_set_file(1000))] * 3
+    assert [data for _, _, data in archive.messages] == [data_set_of(make_instance_file(1000))] * 3
     assert response.elapsed == pytest.approx(3.0, abs=1e-6)
     assert response.bytes_sent == len(archive.messages[0][2])
 
@@ -347,9 +351,9 @@ class OneWay(trio.abc.ReceiveStream):
 async def test_a_stream_that_cannot_go_back_is_sent_once(autojump_clock: trio.testing.MockClock) -> None:
     archive = Archive(0xA700)
     async with scripted_link(archive) as association:
-        response = await CStoreSCU(association, CStoreOptions(max_retries=3)).send(OneWay(make_data_set_file(1000)))
+        response = await CStoreSCU(association, CStoreOptions(max_retries=3)).send(OneWay(make_instance_file(1000)))
     assert (response.status, response.attempts, len(archive.messages)) == (0xA700, 1, 1)
-    assert archive.messages[0][2] == data_set_of(make_data_set_file(1000))
+    assert archive.messages[0][2] == data_set_of(make_instance_file(1000))
 
 
 async def test_no_second_attempt_on_a_lost_association(autojump_clock: trio.testing.MockClock) -> None:
@@ -388,7 +392,7 @@ async def test_no_response(autojump_clock: trio.testing.MockClock) -> None:
         assert trio.current_time() - start == pytest.approx(7)
         error = caught.value
         assert error.phase == "waiting for the response"
-        assert error.bytes_sent == len(data_set_of(make_data_set_file(1000)))
+        assert error.bytes_sent == len(data_set_of(make_instance_file(1000)))
         assert error.seconds == 7
         assert error.in_doubt
         assert not association.is_open
@@ -444,7 +448,7 @@ async def test_an_input_that_stalls_in_the_middle(autojump_clock: trio.testing.M
 
     async with scripted_link(script) as association:
         with pytest.raises(OperationTimeout) as caught:
-            await CStoreSCU(association, CStoreOptions(timeout=7)).send(Stalls(make_data_set_file(4 << 20), 1 << 18))
+            await CStoreSCU(association, CStoreOptions(timeout=7)).send(Stalls(make_instance_file(4 << 20), 1 << 18))
         await association.wait_closed()
     assert caught.value.phase == "reading the data set"
     assert not caught.value.in_doubt
@@ -477,7 +481,7 @@ async def test_slow_but_alive(autojump_clock: trio.testing.MockClock) -> None:
 
 async def test_the_longest_that_an_attempt_may_take(autojump_clock: trio.testing.MockClock) -> None:
     async with scripted_link(Archive()) as association:
-        source = OneWay(make_data_set_file(100_000), step=1000, every=1.0)
+        source = OneWay(make_instance_file(100_000), step=1000, every=1.0)
         with trio.move_on_after(1000) as callers, pytest.raises(OperationTimeout) as caught:
             await CStoreSCU(association, CStoreOptions(timeout=200, max_duration=50)).send(source)
         assert not callers.cancelled_caught
@@ -544,7 +548,7 @@ class Watcher(trio.abc.SendChannel[TransferProgress]):
 
 async def test_progress_comes_batch_by_batch(autojump_clock: trio.testing.MockClock) -> None:
     watcher = Watcher()
-    file = make_data_set_file(5 << 20)
+    file = make_instance_file(5 << 20)
     async with scripted_link(Archive()) as association:
         response = await CStoreSCU(association).send(io.BytesIO(file), progress=watcher)
     total = len(data_set_of(file))
@@ -565,7 +569,7 @@ async def test_progress_comes_batch_by_batch(autojump_clock: trio.testing.MockCl
 async def test_progress_of_an_unknown_length(autojump_clock: trio.testing.MockClock) -> None:
     watcher = Watcher()
     async with scripted_link(Archive()) as association:
-        await CStoreSCU(association).send(OneWay(make_data_set_file(3 << 20), 65_536, 0.125), progress=watcher)
+        await CStoreSCU(association).send(OneWay(make_instance_file(3 << 20), 65_536, 0.125), progress=watcher)
     assert len(watcher.seen) >= 4
     assert {each.bytes_total for each in watcher.seen} == {None}
     assert [each.percent for each in watcher.seen] == [None] * (len(watcher.seen) - 1) + [100.0]

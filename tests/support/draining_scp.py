@@ -7,11 +7,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from support.scripted import acceptance, encoded, message, response_to
 from trio_dicom import Limits
 from trio_dicom.protocol.message import CommandReceived, DataFragment, MessageAssembler
 from trio_dicom.protocol.pdu import AssociateRQ, PDataTF, ReleaseRP, ReleaseRQ
 from trio_dicom.protocol.receive_buffer import ReceiveBuffer
+from trio_dicom.testing import acceptance, encoded, message, response_to
 
 
 class DrainingSCP:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import io
-import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import attrs
 import pytest
 import trio
 import trio.testing
 
-from support.scripted import CT, Script, ScriptedPeer, make_data_set_file, scripted_link, whole_pdus
 from trio_dicom import (
     Association,
     AssociationError,
@@ -23,12 +21,18 @@ from trio_dicom import (
     ProtocolViolation,
     TrioDicomError,
 )
-from trio_dicom.protocol.command import Command
 from trio_dicom.protocol.pdu import PDU, Abort, PDataTF
 from trio_dicom.sender.outcome import report_of_failure, report_of_response
 from trio_dicom.services.storage_scu import StoreDelivery
-
-Answer = PDU | bytes | Callable[[int, Command], PDU | bytes]  # given the context ID and the request
+from trio_dicom.testing import (
+    Script,
+    ScriptedPeer,
+    SOPClass,
+    make_instance_file,
+    scripted_link,
+    socket_pair_streams,
+    whole_pdus,
+)
 
 
 @attrs.define
@@ -91,7 +95,7 @@ async def meet(
     *,
     files: int = 1,
     size: int = 1000,
-    contexts: Iterable[PresentationContext | str] = (CT,),
+    contexts: Iterable[PresentationContext | str] = (SOPClass.CT,),
     settings: AssociationSettings | None = None,
     options: CStoreOptions | None = None,
     streams: tuple[trio.abc.Stream, trio.abc.Stream] | None = None,
@@ -112,7 +116,7 @@ async def meet(
         async with scripted_link(follow, contexts, settings=settings, streams=(ours, theirs)) as association:
             met.association = association
             for number in range(files):
-                file = io.BytesIO(make_data_set_file(size, number=number + 1))
+                file = io.BytesIO(make_instance_file(size, number=number + 1))
                 delivery = StoreDelivery(association, options or CStoreOptions(), file)
                 error = None
                 try:
@@ -133,45 +137,7 @@ async def meet(
     return met
 
 
-def instead_of_accept(*what: PDU | bytes) -> Script:
-    """A peer that says this where an answer to the association request is awaited."""
-
-    async def script(peer: ScriptedPeer) -> None:
-        await peer.receive_pdu()
-        await peer.send(*what)
-
-    return script
-
-
-def instead_of_response(*what: Answer) -> Script:
-    """A peer that says this, in one segment, where the response to a request is awaited."""
-
-    async def script(peer: ScriptedPeer) -> None:
-        await peer.accept()
-        context_id, request, _ = await peer.receive_message()
-        await peer.send(*(each(context_id, request) if callable(each) else each for each in what))
-
-    return script
-
-
-def unix_sockets() -> tuple[trio.SocketStream, trio.SocketStream]:
-    """Streams with little room in them; what is sent is there at once, so the virtual clock can be trusted."""
-    pair = trio.socket.socketpair()
-    for sock in pair:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-    return trio.SocketStream(pair[0]), trio.SocketStream(pair[1])
-
-
 # Each blocks a writer whose peer does not read: the way of TLS and of streams of the caller's, and that of TCP.
 BLOCKING = pytest.mark.parametrize(
-    "streams", [trio.testing.lockstep_stream_pair, unix_sockets], ids=["stream", "socket"]
+    "streams", [trio.testing.lockstep_stream_pair, socket_pair_streams], ids=["stream", "socket"]
 )
-
-
-async def loopback() -> tuple[trio.SocketStream, trio.SocketStream]:
-    """The two ends of a TCP connection."""
-    listener, *_ = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    async with listener:
-        host, port = listener.socket.getsockname()
-        ours = await trio.open_tcp_stream(host, port)
-        return ours, await listener.accept()

@@ -117,6 +117,8 @@ class AssociationServer:
         self._listening = trio.CancelScope()
         self._all = trio.CancelScope()
         self._stopped = trio.Event()
+        self._newest: Association
+        self._arrival = trio.Event()  # of the next association
 
     @property
     def port(self) -> int:
@@ -128,12 +130,20 @@ class AssociationServer:
         """Those that are open."""
         return frozenset(self._open)
 
+    async def next_association(self) -> Association:
+        """Wait until one more association has come about; the newest, if there were several at once."""
+        await self._arrival.wait()
+        return self._newest
+
     async def drain(self, timeout: float = 10.0) -> None:
         """Let nobody in any more, give what is open `timeout` seconds to end, abort the rest, and return.
+
+        Connections on which no association was asked for yet are closed at once.
 
         `serve_associations` returns, too. If this is cancelled, what is open has no more than the rest of that time.
         """
         self._listening.cancel()
+        self._door.close()
         self._all.deadline = min(self._all.deadline, trio.current_time() + timeout)
         await self._stopped.wait()
 
@@ -156,13 +166,13 @@ class AssociationServer:
         try:
             with self._door.visit(host) as visit:
                 association = await self._establish(stream, address, visit)
-                self._open.add(association)
+                self._enter(association)
                 try:
                     await association.run()
                 finally:
                     self._open.discard(association)
             if visit.scope.cancelled_caught:
-                log.info("a connection from %s, still without an association, was closed to make room", host)
+                log.info("a connection from %s was closed before there was an association: others need the room", host)
             elif association.failure is not None:
                 log.info("association with %s ended: %s", host, association.failure)
         except TrioDicomError as failure:
@@ -171,6 +181,12 @@ class AssociationServer:
         except Exception as error:
             log.error("a connection from %s failed with %s (details at DEBUG)", host, type(error).__name__)
             log.debug("the failure", exc_info=error)
+
+    def _enter(self, association: Association) -> None:
+        self._open.add(association)
+        self._newest = association
+        self._arrival.set()
+        self._arrival = trio.Event()
 
     async def _establish(self, stream: trio.SocketStream, address: Address | None, visit: _Visit) -> Association:
         secured = stream if self._tls is None else await secure(stream, self._tls, self._timeouts)
@@ -199,7 +215,7 @@ class _Entrance:
             if not isinstance(request, AssociateRQ):
                 raise LocalProtocolError(f"{request} in place of a request")  # the machine lets no other PDU through
             objection = self.admission.objection(request) or enter()
-            confirmed = b""
+            confirmed: bytes | None = None
             if objection is None:
                 objection, confirmed = await self._check_identity(request)
             if objection is not None:
@@ -210,29 +226,35 @@ class _Entrance:
             response, negotiated = answer(
                 request, self.services.supported(request), self.settings, identity_response=confirmed
             )
-            await say(transport, machine.send(response))
+            with trio.move_on_after(timeouts.association) as scope:
+                await say(transport, machine.send(response))
+            if scope.cancelled_caught:
+                raise AssociationTimeout("the peer's taking of the answer to its request", timeouts.association)
             peer = None if address is None else Peer(request.calling_ae_title, *address)
             return Association(transport, machine, negotiated, self.settings, peer, self.services)
         except BaseException as failure:
             await hang_up(transport, machine, _farewell(failure), timeouts)
             raise
 
-    async def _check_identity(self, request: AssociateRQ) -> tuple[AssociateRJ | None, bytes]:
+    async def _check_identity(self, request: AssociateRQ) -> tuple[AssociateRJ | None, bytes | None]:
+        """An objection, or the response with which the identity is confirmed: none if nobody has looked at it."""
         check = self.admission.check_identity
         if check is None:
-            return None, b""
+            return None, None
         identity = next((item for item in request.user_information if isinstance(item, UserIdentityRQ)), None)
         confirmed: bytes | None = None
         with trio.move_on_after(self.settings.timeouts.association) as scope:
             try:
                 confirmed = await check(identity)
+                if not isinstance(confirmed, bytes | None):
+                    raise TypeError(f"check_identity returned a {type(confirmed).__name__}, not bytes or None")
             except Exception as error:  # what it says of it may name somebody
                 log.error("the check of an identity failed with %s", type(error).__name__)
                 log.debug("the failure", exc_info=error)
-                return TEMPORARY_CONGESTION, b""
+                return TEMPORARY_CONGESTION, None
         if scope.cancelled_caught:
-            return TEMPORARY_CONGESTION, b""
-        return (IDENTITY_REFUSED, b"") if confirmed is None else (None, confirmed)
+            return TEMPORARY_CONGESTION, None
+        return (IDENTITY_REFUSED, None) if confirmed is None else (None, confirmed)
 
 
 def _farewell(failure: BaseException) -> PDU:
@@ -249,12 +271,21 @@ class _Door:
         self.admission = admission
         self.waiting: list[_Visit] = []  # from the first that came
         self.inside: Counter[str | None] = Counter()
+        self.is_closed = False
+
+    def close(self) -> None:
+        """Nobody comes in any more."""
+        self.is_closed = True
+        for visit in self.waiting.copy():
+            visit.turn_away()
 
     @contextlib.contextmanager
     def visit(self, host: str | None) -> Iterator[_Visit]:
         """From the connection to its end. The block is left early if the visitor has to make room for another."""
         visit = _Visit(self, host)
         self.waiting.append(visit)
+        if self.is_closed:
+            visit.turn_away()
         self._make_room(host)
         try:
             with visit.scope:
@@ -282,10 +313,10 @@ class _Visit:
 
     def enter(self) -> AssociateRJ | None:
         """It has asked for an association: what there is against one more."""
-        self._stop_waiting()
         inside, admission = self._door.inside, self._door.admission
         if inside.total() >= admission.associations or inside[self.host] >= admission.associations_per_host:
             return LOCAL_LIMIT_EXCEEDED
+        self._stop_waiting()
         inside[self.host] += 1
         self._is_inside = True
         return None

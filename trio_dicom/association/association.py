@@ -384,11 +384,12 @@ class Association:
     async def _say_farewell_and_close(self) -> None:
         timeouts = self.settings.timeouts
         try:
-            with trio.CancelScope(deadline=self._ended_at + timeouts.abort_linger, shield=True):
+            now = trio.current_time()  # services may have taken their time to clean up
+            with trio.CancelScope(deadline=now + timeouts.abort_linger, shield=True):
                 try:
                     with contextlib.suppress(ConnectionLost):
                         if self._farewell:
-                            await self._writer.finish(self._farewell, timeouts, self._ended_at)
+                            await self._writer.finish(self._farewell, timeouts, now)
                 finally:
                     with contextlib.suppress(ConnectionLost):
                         await self._transport.aclose()
@@ -404,7 +405,8 @@ class Association:
         """The association ends; the first reason counts."""
         if self._failure is not None:
             return
-        self._failure = failure
+        # Without the frames it came through, which hold this association, and so what was received.
+        self._failure = failure.with_traceback(None)
         self._writer.is_stopped = True
         self._ended_at = trio.current_time()
         if abort:
@@ -456,7 +458,11 @@ class Association:
         """Send a response of one of our services."""
         command = attrs.evolve(response, has_data_set=data_set is not None)
         cut = partial(fragment, context_id=context.context_id, max_pdu_length=self._send_pdu_length, is_last=True)
-        buffers = cut(encode_command(command), is_command=True)  # type: ignore[arg-type]  # of one of the kinds
+        try:
+            raw = encode_command(command)  # type: ignore[arg-type]  # of one of the kinds
+        except (TypeError, AttributeError) as error:
+            raise ValueError(f"{type(response).__name__} has a value of another type: {error}") from error
+        buffers = cut(raw, is_command=True)
         if data_set is not None:
             buffers += cut(data_set, is_command=False)
         await trio.lowlevel.checkpoint_if_cancelled()  # where the association has ended, this task was cancelled
@@ -567,6 +573,8 @@ class Association:
             self._end(AssociationAborted(0, 0, by_peer=False, detail=detail), abort=True)
         elif self._performer is not None and not self._performer.is_idle:
             self._performer.give_up_incoming()  # and once the others are answered, so is the release
+        elif self._performer is not None and self._writer.unwritten:
+            self._writer.when_idle = self.check_idle  # the last responses go out first
         else:
             farewell = self._machine.send(ReleaseRP())
             self._end(AssociationClosed("the peer released the association"), abort=False)

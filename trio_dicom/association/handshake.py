@@ -6,10 +6,10 @@ from contextlib import suppress
 
 import trio
 
-from ..errors import AssociationAborted, ConnectionLost, ProtocolViolation
+from ..errors import AssociationAborted, AssociationRejected, ConnectionLost, ProtocolViolation
 from ..protocol.pdu import PDU, Abort
 from ..protocol.state import State
-from ..protocol.upper_layer import ConnectionClosed, UpperLayer
+from ..protocol.upper_layer import VERSION_NOT_SUPPORTED, ConnectionClosed, UpperLayer
 from ..settings import Timeouts
 from .operation import Batch
 from .transport import Buffer, Transport
@@ -24,8 +24,17 @@ async def say(transport: Transport, buffers: list[Buffer]) -> None:
 
 
 async def hear(transport: Transport, machine: UpperLayer) -> PDU:
-    """The peer's next PDU. Raises `AssociationAborted`, `ConnectionLost` or `ProtocolViolation`."""
+    """The peer's next PDU.
+
+    Raises `AssociationAborted`, `ConnectionLost`, `ProtocolViolation`, or `AssociationRejected` for what the machine
+    rejects by itself.
+    """
     while (event := machine.next_event()) is None:
+        if machine.state is State.STA13:
+            objection = VERSION_NOT_SUPPORTED
+            raise AssociationRejected(
+                objection.result, objection.source, objection.reason, objection.text, by_peer=False
+            )
         machine.receive_data(await transport.read())
     if isinstance(event, Abort):
         raise AssociationAborted(event.source, event.reason)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import abc
 import logging
 import math
+from collections import deque
 from collections.abc import Awaitable, Callable, Container, Iterable, Mapping
 from typing import TYPE_CHECKING, ClassVar
 
@@ -39,6 +40,7 @@ SUCCESS = 0x0000
 PROCESSING_FAILURE = 0x0110
 DUPLICATE_INVOCATION = 0x0210
 UNRECOGNIZED_OPERATION = 0x0211
+PENDING = (0xFF00, 0xFF01)
 
 Responder = Callable[[AcceptedContext, Response, bytes | None], Awaitable[None]]
 
@@ -146,21 +148,28 @@ class ServiceRequest:
         """What has come of the data set, once that is `at_least` bytes or the end; an empty list at the end.
 
         The pieces are as the network cut them, and the caller's to keep. More than 1 MiB is not waited for. Raises
-        `trio.BusyResourceError` if another task waits for the same. Cancelled, nothing is lost.
+        `trio.BusyResourceError` if another task waits for the same, and `trio.ClosedResourceError` once the request has
+        ended: what nobody has taken by then was dropped. Cancelled, nothing is lost.
         """
+        await trio.lowlevel.checkpoint()
+        self._check_wanted()
         if self._wanted:
             raise trio.BusyResourceError("another task receives this data set")
-        await trio.lowlevel.checkpoint()
-        self._wanted = min(at_least, MOST_BUFFERED // 2)
+        self._wanted = max(1, min(at_least, MOST_BUFFERED // 2))
         try:
             if self._size < self._wanted and not self._is_whole:
                 self._arrival = trio.Event()
                 self._scope.deadline = math.inf  # the peer has a deadline of its own
                 await self._arrival.wait()
+                self._check_wanted()
         finally:
             self._wanted = 0
             self.touch()
         return self._take()
+
+    def _check_wanted(self) -> None:
+        if self._is_unwanted:
+            raise trio.ClosedResourceError("the request has ended")
 
     def _take(self) -> list[Buffer]:
         pieces, self._pieces = self._pieces, []
@@ -173,7 +182,10 @@ class ServiceRequest:
         self._scope.deadline = trio.current_time() + self.association.settings.timeouts.handler
 
     async def respond(self, response: Response, data_set: bytes | None = None) -> None:
-        """Send a response that is not the last (status pending), with its data set if it has one."""
+        """Send a response that is not the last (status pending), with its data set if it has one.
+
+        Raises `ValueError` if it cannot be encoded.
+        """
         await self._performer.respond(self.context, response, data_set)
         self.touch()
 
@@ -194,6 +206,7 @@ class ServiceRequest:
     async def drop_rest(self) -> None:
         """Wait for the end of the data set, and keep nothing of it."""
         self._is_unwanted = True
+        self._arrival.set()  # of a task that the service has left behind
         self._take()
         if not self._is_whole:
             self._wanted = MOST_BUFFERED  # more than is kept: only the end wakes this task
@@ -207,6 +220,7 @@ class ServiceRequest:
     def forget(self) -> int:
         """The bytes that nobody has taken, nor will."""
         self._is_unwanted = True
+        self._arrival.set()
         size, self._size = self._size, 0
         self._pieces.clear()
         return size
@@ -222,11 +236,18 @@ class ServiceRequest:
                 "%s made no progress for %g s", type(service).__name__, self.association.settings.timeouts.handler
             )
             return self.response(PROCESSING_FAILURE, "the service took too long")
-        if not isinstance(response, type(self.response(SUCCESS))):
-            if response is not None:
-                log.error("%s gave a %s in place of a response", type(service).__name__, type(response).__name__)
-            return self.response(PROCESSING_FAILURE, "the service failed")
-        return response
+        if self._is_answered_by(response):
+            return response  # type: ignore[return-value]
+        if response is not None:
+            log.error("%s gave a %s that is no final response", type(service).__name__, type(response).__name__)
+        return self.response(PROCESSING_FAILURE, "the service failed")
+
+    def _is_answered_by(self, response: object) -> bool:
+        return (
+            isinstance(response, type(self.response(SUCCESS)))
+            and response.message_id_being_responded_to == self.message_id
+            and response.status not in PENDING
+        )
 
 
 async def _guarded(service: Service, request: ServiceRequest) -> Response | None:
@@ -236,7 +257,7 @@ async def _guarded(service: Service, request: ServiceRequest) -> Response | None
     except Exception as error:
         _log_failure(service, error)
     except BaseExceptionGroup as group:  # of a nursery that was cancelled while something failed in it
-        stops, errors = group.split(lambda error: not isinstance(error, Exception))
+        errors, stops = group.split(Exception)
         if errors is not None:
             _log_failure(service, errors)
         if stops is not None:
@@ -274,7 +295,8 @@ class Performer:
         self._services = services
         self._settings: AssociationSettings = association.settings
         self._most = association.negotiated.performed_window
-        self._running: list[ServiceRequest] = []
+        self._running: list[ServiceRequest] = []  # those that wait among them
+        self._waiting: deque[tuple[ServiceRequest, Service]] = deque()  # more than the peer may ask for at once
         self._receiving: ServiceRequest | None = None
         self._buffered = 0
         self._room = trio.Event()
@@ -317,7 +339,10 @@ class Performer:
             self._receiving = request
             self._mark = (trio.current_time(), 0)
             self._expect(self._mark[0] + RATE_PERIOD)
-        self._nursery.start_soon(self._perform, request, service)
+        if len(self._running) > self._most:
+            self._waiting.append((request, service))
+        else:
+            self._nursery.start_soon(self._perform, request, service)
 
     def _with_id(self, message_id: int) -> list[ServiceRequest]:
         return [request for request in self._running if request.message_id == message_id]
@@ -363,9 +388,16 @@ class Performer:
             with request.abandoned:
                 response = await request.perform_by(service, self)
                 await request.drop_rest()
-                await self.respond(request.context, response, None)
+                try:
+                    await self.respond(request.context, response, None)
+                except ValueError as error:
+                    _log_failure(service, error)
+                    response = request.response(PROCESSING_FAILURE, "the service failed")
+                    await self.respond(request.context, response, None)
         finally:
             self._running.remove(request)
+            if self._waiting:
+                self._nursery.start_soon(self._perform, *self._waiting.popleft())
             self._buffered -= request.forget()
             self._room.set()
             if not self._running:

@@ -24,6 +24,8 @@ from ..settings import Timeouts
 Buffer = bytes | bytearray | memoryview
 
 READ_SIZE = 1 << 16  # below what malloc maps anew each time
+READ_MOST = 1 << 18
+READS_AT_ONCE = 4
 JOIN_SIZE = 1 << 18  # SSLStream encrypts all that it is given before its first await
 GATHER_MOST = 1024  # IOV_MAX of Linux, macOS and the BSDs
 KEEP_ALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}  # s, s, probes
@@ -91,6 +93,8 @@ class SocketTransport(Transport):
         self._stream = stream
         self._left: list[Buffer] = []
         self._progress: WriteProgress | None = None
+        self._read_size = READ_SIZE
+        self._reads_at_once = 0  # left, before it is waited for
         self._quickack = getattr(socket, "TCP_QUICKACK", None) if _is_tcp(stream.socket) else None
         if _is_tcp(stream.socket):
             _tune(stream)
@@ -103,14 +107,24 @@ class SocketTransport(Transport):
     async def read(self) -> bytes:
         while True:
             try:
-                if self._quickack is not None:  # Linux forgets it; without it a peer with Nagle on answers in 44 ms
-                    self._stream.setsockopt(socket.IPPROTO_TCP, self._quickack, 1)
-                await trio.lowlevel.wait_readable(self._fd)
-                return os.read(self._fd, READ_SIZE)
+                if not self._reads_at_once:
+                    if self._quickack is not None:  # Linux forgets it; without it a peer with Nagle on answers in 44 ms
+                        self._stream.setsockopt(socket.IPPROTO_TCP, self._quickack, 1)
+                    await trio.lowlevel.wait_readable(self._fd)
+                data = os.read(self._fd, self._read_size)
             except BlockingIOError:
-                continue
+                self._reads_at_once = 0
             except _LOSSES as error:
                 raise _lost(error) from error
+            else:
+                self._adapt(len(data))
+                return data
+
+    def _adapt(self, count: int) -> None:
+        """Where much comes, read more of it at once, and again without waiting, but not for ever."""
+        is_more = count == self._read_size
+        self._reads_at_once = (self._reads_at_once or READS_AT_ONCE) - 1 if is_more else 0
+        self._read_size = READ_MOST if is_more or count > READ_SIZE else READ_SIZE
 
     async def write(self, buffers: Sequence[Buffer], progress: WriteProgress) -> None:
         self._left, self._progress = list(buffers), progress

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import trio
 
 from ..settings import Timeouts
@@ -47,18 +49,26 @@ class Writer:
         self._pool = pool
         self._queue, self._batches = trio.open_memory_channel[Batch](BATCHES_WAITING)
         self._in_hand: Batch | None = None
+        self.unwritten = 0  # batches that are queued, in hand, or wait to be queued
+        self.when_idle: Callable[[], None] | None = None  # is called when there is none of these left
         self.is_stopped = False  # nothing is to be taken from the queue any more
 
     async def queue(self, batch: Batch) -> None:
         """Hand over a batch; waits while the queue is full. If it is cancelled, the batch was not queued."""
+        self.unwritten += 1
         try:
             self._queue.send_nowait(batch)
         except trio.WouldBlock:
-            await self._queue.send(batch)
+            try:
+                await self._queue.send(batch)
+            except BaseException:
+                self.unwritten -= 1
+                raise
 
     def queue_nowait(self, batch: Batch) -> None:
         """Hand over a small batch of the reader's, which waits for nobody. Raises `trio.WouldBlock`."""
         self._queue.send_nowait(batch)
+        self.unwritten += 1
 
     async def run(self) -> None:
         """Write until cancelled. Raises `ConnectionLost`."""
@@ -73,9 +83,12 @@ class Writer:
 
     def _written(self, batch: Batch) -> None:
         self._in_hand = None
+        self.unwritten -= 1
         batch.written()
         if batch.lent is not None:
             self._pool.give_back(batch.lent)
+        if self.when_idle is not None and not self.unwritten:
+            self.when_idle()
 
     async def finish(self, farewell: list[Buffer], timeouts: Timeouts, started: float) -> None:
         """After `run` has ended: the rest of the batch in hand, then the farewell, which never lands inside a PDU.

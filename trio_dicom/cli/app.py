@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gc
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import App, CycloptsError, Group, Parameter
 
@@ -19,7 +20,8 @@ app = App(
     name="trio-dicom",
     version=__version__,
     help_format="plaintext",
-    help="Verify DICOM peers, and send objects with C-STORE.\n\nPEER is AET@host:port, such as PACS@10.0.0.5:104.",
+    help="Verify DICOM peers, send objects to them, and receive theirs.\n\n"
+    "PEER is AET@host:port, such as PACS@10.0.0.5:104.",
 )
 
 TLS = Group("TLS")
@@ -55,8 +57,24 @@ def _peer(kind: object, value: str) -> None:
     Peer.parse(value)
 
 
-def _title(kind: object, value: str) -> None:
-    check_ae_title(value)
+def _title(kind: object, value: str | Sequence[str] | None) -> None:
+    for title in (value,) if isinstance(value, str) else value or ():
+        check_ae_title(title)
+
+
+def _port(kind: object, value: int) -> None:
+    if not 0 <= value <= 65535:
+        raise ValueError("It must be 1 to 65535, or 0 for any free port.")
+
+
+def _one_or_more(kind: object, value: int) -> None:
+    if value < 1:
+        raise ValueError("It must be 1 or more.")
+
+
+def _window(kind: object, value: int) -> None:
+    if not 0 <= value <= 65535:
+        raise ValueError("It must be 1 to 65535, or 0 for as many as we can (64).")
 
 
 def _above_zero(kind: object, value: float) -> None:
@@ -95,6 +113,48 @@ Retries = Annotated[int, Parameter(validator=_zero_or_more, help="how often an o
 MaxPDU = Annotated[int, Parameter(validator=_pdu_length, help="largest PDU, in bytes, either way")]
 Report = Annotated[Path | None, Parameter(help="write what became of each input to this file, as NDJSON")]
 Quiet = Annotated[bool, Parameter(negative="", help="print nothing but errors")]
+
+Port = Annotated[int, Parameter(validator=_port, help="TCP port to listen on; 0 is any free one")]
+Output = Annotated[Path, Parameter(help="folder to file the objects in; made if it is missing")]
+Bind = Annotated[
+    str, Parameter(help="address to listen on: 0.0.0.0 is all of IPv4, :: all of IPv6; by default only this machine")
+]
+Title = Annotated[
+    str | None, Parameter(validator=_title, help="the AE title by which we must be called; by default any")
+]
+Callers = Annotated[
+    tuple[str, ...],
+    Parameter(
+        validator=_title,
+        negative="",
+        show_default=False,
+        help="an AE title that may call; repeat it for others; by default any may",
+    ),
+]
+Window = Annotated[int, Parameter(validator=_window, help="most objects at once on an association, if the peer asks")]
+Associations = Annotated[int, Parameter(validator=_one_or_more, help="most associations at once; others are rejected")]
+PerHost = Annotated[int, Parameter(validator=_one_or_more, help="most of these from one address")]
+Idle = Annotated[
+    float, Parameter(validator=_above_zero, help="seconds for which a peer, or the disk, may keep us waiting")
+]
+Layout = Annotated[str, Parameter(help="path of an object within the folder, with fields in braces; see above")]
+OnDuplicate = Annotated[
+    Literal["replace", "keep", "refuse"], Parameter(help="of two objects with one name: the last, the first, or 0111")
+]
+MaxObjectSize = Annotated[int, Parameter(validator=_one_or_more, help="largest data set taken, in bytes")]
+NoFsync = Annotated[
+    bool,
+    Parameter(name="--no-fsync", negative="", help="answer before the object is on the disk: a power cut can lose it"),
+]
+AcceptPrivate = Annotated[
+    bool, Parameter(negative="", help="accept any SOP class and transfer syntax, not only the standard's for storage")
+]
+Once = Annotated[bool, Parameter(negative="", help="end with the first association, the only one that is let in")]
+ArrivalReport = Annotated[Path | None, Parameter(help="write what became of each object to this file, as NDJSON")]
+ServeTLS = Annotated[bool, Parameter(group=TLS, negative="", help="TLS 1.2 or later, and nothing else")]
+ClientCA = Annotated[
+    Path | None, Parameter(group=TLS, help="PEM file of authorities: a peer must have a certificate of one of them")
+]
 
 
 @app.command
@@ -177,3 +237,83 @@ def send(
         raise usage_error("no PATH is given: a file, a directory, or - for standard input")
     connection = Connection.of(Peer.parse(peer), calling, timeout, max_pdu, tls=tls, ca=ca, cert=cert, key=key)
     return run_send(connection, paths, retries=retries, report_path=report, quiet=quiet)
+
+
+@app.command
+def receive(
+    *,
+    port: Port = 11112,
+    output: Output,
+    bind: Bind = "127.0.0.1",
+    ae: Title = None,
+    calling: Callers = (),
+    layout: Layout = "{sop_instance_uid}.dcm",
+    duplicates: OnDuplicate = "replace",
+    once: Once = False,
+    report: ArrivalReport = None,
+    quiet: Quiet = False,
+    timeout: Idle = 60.0,
+    associations: Associations = 64,
+    per_host: PerHost = 8,
+    max_pdu: MaxPDU = 131_072,
+    window: Window = 1,
+    max_object_size: MaxObjectSize = 16 << 30,
+    accept_private: AcceptPrivate = False,
+    no_fsync: NoFsync = False,
+    tls: ServeTLS = False,
+    ca: ClientCA = None,
+    cert: Cert = None,
+    key: Key = None,
+) -> int:
+    """Receive objects with C-STORE, and file them in a folder.
+
+    Listens on 127.0.0.1 and so can be reached from this machine only: say
+    --bind 0.0.0.0, or --bind :: for IPv6, to let others in, and then --ae,
+    --calling and --tls to say whom. C-ECHO is answered, too.
+
+    An object is answered as stored (0000) when it is on the disk under its
+    final name. Nothing is left of one that was refused, or whose association
+    ended in the middle of it. Prints "listening on HOST:PORT as TITLE", then
+    a line for each object, and counts at the end; what was not stored, who
+    was rejected and what went wrong go to standard error.
+
+    Fields of the layout: {sop_instance_uid}, which must be there,
+    {sop_class_uid}, {transfer_syntax_uid}, {calling_ae_title},
+    {called_ae_title}, {study_instance_uid}, {series_instance_uid},
+    {patient_id}, {modality}, {study_date} and {accession_number}. An
+    example: {study_instance_uid}/{series_instance_uid}/{sop_instance_uid}.dcm
+
+    Each line of the report has time, path, sop_class_uid, sop_instance_uid,
+    transfer_syntax_uid, outcome (stored, kept, refused, incomplete or
+    in_doubt), status, bytes, calling_ae_title, host and comment.
+
+    SIGINT (Ctrl-C) and SIGTERM end it: the first lets nobody in any more, and
+    objects that are coming in have 5 seconds to end; the second cuts them off.
+
+    Exit codes: 0 stopped, and no object was cut off by that (with --once: the
+    association was released, and all of its objects were stored); 1 not so
+    with --once, or the report is incomplete; 2 usage, or the folder, the
+    address or the TLS files cannot be used; 75 the port is in use; 130 and
+    143 SIGINT and SIGTERM cut objects off, or came before it listened.
+    """
+    from .receive import open_folder, run_receive
+    from .reception import Reception
+
+    _imported()
+    reception = Reception.of(
+        bind,
+        port,
+        title=ae,
+        calling=calling,
+        max_pdu=max_pdu,
+        window=window,
+        associations=1 if once else associations,
+        per_host=1 if once else per_host,
+        timeout=timeout,
+        tls=tls,
+        ca=ca,
+        cert=cert,
+        key=key,
+    )
+    folder = open_folder(output, layout, duplicates, sync=not no_fsync, max_object_size=max_object_size)
+    return run_receive(reception, folder, accept_private=accept_private, once=once, report_path=report, quiet=quiet)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import os
 import sys
 import tempfile
@@ -14,12 +15,16 @@ import trio
 from rich.table import Table
 from rich.text import Text
 
+from ..association.acceptor import AssociationServer, serve_associations
 from ..association.association import Association
 from ..association.requestor import open_association
 from ..errors import InvalidObject, TrioDicomError
 from ..peer import Peer
 from ..protocol.status import Status
 from ..sender.outcome import Outcome, report_of_failure, report_of_response
+from ..services.instance import Instance, StoreReply
+from ..services.instance_folder import InstanceFolder, StoredInstance
+from ..services.storage_scp import StorageSCP
 from ..services.storage_scu import CStoreOptions, StoreDelivery
 from ..sources.contexts import contexts_of
 from ..sources.file import read_head
@@ -27,40 +32,50 @@ from ..sources.part10 import Head
 from .display import Display, open_display
 from .exit_codes import ExitCode
 from .live import console
-from .receiver import Receiver, StoredObject
 from .signals import cancel_on_signals
 
-NUMBERS_WIDTH = 37  # columns of the table that are not for names, the lines of it included
+NUMBERS_WIDTH = 40  # columns of the table that are not for names, the lines of it included
 
 
 @attrs.define
 class Sample:
-    """A file, and what the receiver has of it."""
+    """A file, and what the receiver made of it."""
 
     path: Path
     head: Head
     status: Status | None = None
-    stored: StoredObject | None = None
+    agrees: bool = False
 
     @property
     def size(self) -> int:
         """Bytes of the data set."""
         return self.path.stat().st_size - self.head.data_set_offset
 
-    @property
-    def agrees(self) -> bool:
+    def compare(self, stored: StoredInstance) -> None:
         """The data set on the receiver's disk is that of the file, and has its name and transfer syntax."""
-        stored, head = self.stored, self.head
-        if stored is None or stored.path.read_bytes()[stored.data_set_offset :] != self._data_set():
-            return False
-        return (stored.sop_class_uid, stored.sop_instance_uid, stored.transfer_syntax_uid) == (
-            head.sop_class_uid,
-            head.sop_instance_uid,
-            head.transfer_syntax_uid,
+        head = self.head
+        self.agrees = (
+            stored.path is not None
+            and stored.path.read_bytes()[stored.data_set_offset :] == self._data_set()
+            and (stored.sop_class_uid, stored.sop_instance_uid, stored.transfer_syntax_uid)
+            == (head.sop_class_uid, head.sop_instance_uid, head.transfer_syntax_uid)
         )
 
     def _data_set(self) -> bytes:
         return self.path.read_bytes()[self.head.data_set_offset :]
+
+
+class Receiver:
+    """Files in a folder, and knows what it filed last."""
+
+    def __init__(self, folder: Path) -> None:
+        self.last: StoredInstance | None = None
+        self._folder = InstanceFolder(folder, sync=False)
+
+    async def store(self, instance: Instance) -> StoreReply:
+        """A handler."""
+        self.last = stored = await self._folder.store(instance)
+        return StoreReply(stored.status, stored.error_comment)
 
 
 def run_demo() -> int:
@@ -96,10 +111,11 @@ async def _demo(folder: Path, samples: Sequence[Sample], left_out: int) -> int:
         with tempfile.TemporaryDirectory(prefix="trio-dicom-demo-") as temporary:
             receiver = Receiver(Path(temporary))
             async with trio.open_nursery() as nursery:
-                port = await nursery.start(receiver.serve)
-                await _send(samples, receiver, Peer("DEMO", "127.0.0.1", port))
+                scp = StorageSCP(receiver.store, accept_private=True)
+                server: AssociationServer = await nursery.start(serve_associations, scp, 0)
+                await _send(samples, receiver, Peer("DEMO", "127.0.0.1", server.port))
                 nursery.cancel_scope.cancel()
-            agreeing = await trio.to_thread.run_sync(_show, folder, samples)
+        agreeing = _show(folder, samples)
         objects = f"{agreeing} of {len(samples)} objects were stored, and their bytes agree"
         kinds = f"{_distinct(each.head.sop_class_uid for each in samples)} SOP classes"
         syntaxes = f"{_distinct(each.head.transfer_syntax_uid for each in samples)} transfer syntaxes"
@@ -137,33 +153,39 @@ async def _send_one(association: Association, sample: Sample, receiver: Receiver
     else:
         report = report_of_response(name, delivery, response)
         sample.status = response.status
-        if report.outcome is Outcome.STORED:
-            sample.stored = receiver.stored[-1]  # one association, one object at a time
+        if report.outcome is Outcome.STORED and receiver.last is not None:  # one association, one object at a time
+            await trio.to_thread.run_sync(sample.compare, receiver.last)
     display.settled(report, sample.size)
 
 
 def _show(folder: Path, samples: Sequence[Sample]) -> int:
-    """Print what was stored; how many agree."""
+    """Print what was stored, a line for each SOP class; how many agree."""
     from pydicom.uid import UID
 
     output = console()
     table = Table()
-    for name in ("File", "SOP class", "Transfer syntax"):
-        table.add_column(name, no_wrap=True, overflow="ellipsis", max_width=(output.width - NUMBERS_WIDTH) // 3)
-    table.add_column("Bytes", justify="right", no_wrap=True)
-    table.add_column("Status", no_wrap=True)
-    table.add_column("Agree", no_wrap=True)
-    agreeing = 0
-    for each in samples:
-        agrees = each.agrees
-        agreeing += agrees
+    for name in ("SOP class", "Transfer syntaxes"):
+        table.add_column(name, no_wrap=True, overflow="ellipsis", max_width=(output.width - NUMBERS_WIDTH) // 2)
+    for name in ("Objects", "Bytes", "Agree"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for uid, group in itertools.groupby(sorted(samples, key=_sop_class), _sop_class):
+        same = list(group)
+        syntaxes = [UID(uid).name for uid in sorted({each.head.transfer_syntax_uid for each in same})]
+        agreeing = sum(each.agrees for each in same)
         table.add_row(
-            Text(str(each.path.relative_to(folder))),
-            Text(UID(each.head.sop_class_uid).name),
-            Text(UID(each.head.transfer_syntax_uid).name.replace(" Image Compression", "")),
-            f"{each.size:,}",
-            "none" if each.status is None else f"{each.status:04X}",
-            Text("yes", "green") if agrees else Text("NO", "bold red"),
+            Text(UID(uid).name),
+            Text(syntaxes[0] if len(syntaxes) == 1 else f"{len(syntaxes)} different"),
+            str(len(same)),
+            f"{sum(each.size for each in same):,}",
+            Text(str(agreeing), "green" if agreeing == len(same) else "bold red"),
         )
     output.print(table)
-    return agreeing
+    for each in samples:
+        if not each.agrees:
+            status = "no answer" if each.status is None else f"status {each.status:04X}"
+            output.print(Text(f"does NOT agree: {each.path.relative_to(folder)} ({status})", "bold red"))
+    return sum(each.agrees for each in samples)
+
+
+def _sop_class(sample: Sample) -> str:
+    return sample.head.sop_class_uid

@@ -72,11 +72,11 @@ class Display:
             print_line(f"{total_objects} input{'s' * (total_objects != 1)}: {', '.join(parts)}; {amount}")
 
 
-def print_line(text: str, *, to_errors: bool = False) -> None:
+def print_line(text: str, *, to_errors: bool = False, end: str = "\n") -> None:
     """`print`, though nobody may read on (`| head`): no reason to end, nor for Python to complain at its exit."""
     stream = sys.stderr if to_errors else sys.stdout
     try:
-        print(text, file=stream, flush=True)
+        print(text, file=stream, end=end, flush=True)
     except OSError:  # nobody reads on (`| head`), or the disk is full
         with open(os.devnull, "w") as nowhere:
             os.dup2(nowhere.fileno(), stream.fileno())

@@ -12,12 +12,12 @@ from ..sender.outcome import InstanceReport, Outcome
 class ExitCode(enum.IntEnum):
     """130 and 143, after SIGINT and SIGTERM, are 128 and the signal's number."""
 
-    OK = 0  # every input was stored
+    OK = 0  # every input was stored; a receiver was stopped, and cut no object off
     NOT_STORED = 1  # some were not, and trying again will not help
     USAGE = 2
     NO_INPUT = 65  # no input is a DICOM object that can be sent
     REFUSED = 69  # the peer refused for good, as a whole
-    TRY_AGAIN = 75  # some were not stored, and trying again may help
+    TRY_AGAIN = 75  # some were not stored, and trying again may help; the port is in use
 
 
 def exit_code_of(reports: Sequence[InstanceReport], *, is_peer_refusal: bool = False) -> ExitCode:

@@ -1,9 +1,10 @@
-"""The report: one line of JSON for each input, written as soon as the input is settled."""
+"""The report: one line of JSON for each input, or each object that came, written as soon as it is settled."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Mapping
 from types import TracebackType
 from typing import IO, Self
 
@@ -38,12 +39,17 @@ class ReportWriter:
 
     def write(self, report: InstanceReport) -> None:
         """One line."""
+        if self._file is not None:
+            self.write_fields(as_json(report))
+
+    def write_fields(self, fields: Mapping[str, object]) -> None:
+        """One line, of these."""
         if self._file is None:
             return
         import json  # most runs write no report
 
         try:
-            self._file.write(json.dumps(as_json(report)) + "\n")
+            self._file.write(json.dumps(fields) + "\n")
         except OSError as error:
             self.failure = self.failure or error
 

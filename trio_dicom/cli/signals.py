@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager
 import attrs
 import trio
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
 
 @attrs.define
 class ReceivedSignal:
@@ -26,7 +28,7 @@ class ReceivedSignal:
 async def cancel_on_signals() -> AsyncIterator[ReceivedSignal]:
     """A block that SIGINT or SIGTERM cancels; it is left quietly then, and the signal is known after it."""
     received = ReceivedSignal()
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+    with trio.open_signal_receiver(*SIGNALS) as signals:
         async with trio.open_nursery() as nursery:
 
             async def wait() -> None:

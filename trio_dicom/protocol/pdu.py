@@ -35,6 +35,7 @@ _CONTEXT_AC_ITEM = 0x21
 _ABSTRACT_SYNTAX_ITEM = 0x30
 _TRANSFER_SYNTAX_ITEM = 0x40
 _USER_INFORMATION_ITEM = 0x50
+_MOST_ITEMS = 1024  # a slice of each is kept; 130 are what can be of use
 
 _COMMAND_BIT = 0x01
 _LAST_BIT = 0x02
@@ -214,7 +215,9 @@ def _split_associate(body: memoryview, where: str) -> tuple[int, str, str, dict[
     """Protocol version, called and calling AE title, and the values of the items by their type."""
     version, _, called, calling = _ASSOCIATE.unpack_from(body)
     items: dict[int, list[memoryview]] = {}
-    for item_type, value in split_items(body[_ASSOCIATE.size :], where):
+    for number, (item_type, value) in enumerate(split_items(body[_ASSOCIATE.size :], where)):
+        if number == _MOST_ITEMS:
+            raise InvalidPDU(f"{where} has more than {_MOST_ITEMS} items", 2, 6)
         items.setdefault(item_type, []).append(value)
     return version, _decode_ae_title(called), _decode_ae_title(calling), items
 

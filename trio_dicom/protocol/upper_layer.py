@@ -73,7 +73,7 @@ _SENT: Mapping[type[PDU], Event] = {
     Abort: Event.EVT15,
 }
 _PROTOCOL_VERSION_1 = 0x01  # PS3.8 9.3.2: this bit and no other is tested
-_VERSION_NOT_SUPPORTED = AssociateRJ(result=1, source=2, reason=2)
+VERSION_NOT_SUPPORTED = AssociateRJ(result=1, source=2, reason=2)  #: how `reply` rejects another version
 
 
 class UpperLayer:
@@ -221,7 +221,7 @@ class UpperLayer:
         acceptable = not isinstance(pdu, AssociateRQ) or bool(pdu.protocol_version & _PROTOCOL_VERSION_1)
         effects = self._transition(event, acceptable=acceptable)
         if Effect.SEND_REJECT in effects:
-            self._reply += _VERSION_NOT_SUPPORTED.encode()
+            self._reply += VERSION_NOT_SUPPORTED.encode()
         # AA-2 has no indication, for nobody has the association; but the driver waits for just this A-ABORT.
         return Effect.INDICATE in effects or Effect.CLOSE_TRANSPORT in effects
 
@@ -232,7 +232,10 @@ class UpperLayer:
         # Also for AA-1, which the standard signs as the service user: so the peer learns what was wrong.
         self._reply += Abort(error.abort_source, error.abort_reason).encode()
         if not was_closing:
-            raise error
+            try:
+                raise error
+            finally:
+                del error  # which holds this frame, and so what was received, until the next garbage collection
 
     def _transition(self, event: Event, *, acceptable: bool = True) -> tuple[Effect, ...]:
         action = ACTIONS[TRANSITIONS[event, self._state]]

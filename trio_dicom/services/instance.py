@@ -17,6 +17,7 @@ from ..association.transport import Buffer
 from ..errors import InvalidObject
 from ..protocol.command import CStoreRQ
 from ..protocol.status import Status
+from ..sources.threads import run_abandonable
 from ..uids import IMPLEMENTATION_CLASS_UID
 
 if TYPE_CHECKING:
@@ -70,6 +71,11 @@ class Instance(trio.abc.ReceiveStream):
         """How much of the data set has come, read or not."""
         return self._request.bytes_received
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether the last of the data set has come, read or not."""
+        return self._request.is_whole
+
     async def receive_pieces(self, at_least: int = 1) -> list[Buffer]:
         """What has come, once that is `at_least` bytes (1 MiB at most) or the end; an empty list at the end.
 
@@ -105,12 +111,13 @@ class Instance(trio.abc.ReceiveStream):
         return bytes(data)
 
     async def dataset(self, limit: int = MOST_IN_MEMORY) -> FileDataset:
-        """The data set with its File Meta Information, read whole. Raises `InvalidObject` if pydicom cannot read it.
+        """The data set with its File Meta Information, read whole by pydicom, in a thread.
 
-        Or if it has more than `limit` bytes. pydicom reads it in a thread; what is wrong inside of elements shows when they are used.
+        What is wrong inside of elements shows when they are used. Raises `InvalidObject` if pydicom cannot read it at
+        all, or if it has more than `limit` bytes.
         """
         data = self.file_head() + await self.read(limit)
-        return await trio.to_thread.run_sync(_parse, data)
+        return await run_abandonable(_parse, data)
 
     def file_head(self) -> bytes:
         """What goes before the data set in a file: a preamble of zeros, DICM, File Meta Information (PS3.10 7.1)."""

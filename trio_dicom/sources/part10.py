@@ -109,7 +109,7 @@ def parse_head(data: Buffer, *, at_end: bool) -> Head | None:
             raise InvalidObject("there is no data set after the File Meta Information")
         return None
 
-    found = _first_uids(data, offset, transfer_syntax)
+    found = first_uids(data, offset, transfer_syntax)
     if found is None:
         if not at_end and size - offset < _ENOUGH:
             return None
@@ -144,8 +144,12 @@ def _agreed(meta_value: bytes, data_set_value: bytes, name: str, meta_tag: str, 
     return in_meta or in_data_set
 
 
-def _first_uids(data: Buffer, offset: int, transfer_syntax: str) -> tuple[bytes, bytes] | None:
-    """The raw values of (0008,0016) and (0008,0018), empty where they are not; None if the data ended too early."""
+def first_uids(data: Buffer, offset: int, transfer_syntax: str) -> tuple[bytes, bytes] | None:
+    """The raw values of (0008,0016) and (0008,0018) in the data set whose first bytes are `data` from `offset` on.
+
+    They have their padding, and are empty where the data set has none; None if the data ended too early to tell. Of a
+    deflated data set 4 KiB at most are inflated. Raises `InvalidObject` if these cannot be the first bytes of one.
+    """
     if transfer_syntax == DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN:
         try:
             data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data[offset:], _ENOUGH)
