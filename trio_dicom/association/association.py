@@ -29,13 +29,14 @@ from ..errors import (
     ConnectionLost,
     InternalError,
     InvalidResponse,
+    LocalProtocolError,
     NoPresentationContext,
     OperationTimeout,
     ProtocolViolation,
     UnexpectedPDU,
 )
 from ..peer import Peer
-from ..protocol.command import CEchoRQ, CEchoRSP, Command, Response, encode_command
+from ..protocol.command import Command, Response, encode_command
 from ..protocol.message import CommandReceived, DataFragment, MessageAssembler, fragment, payload_per_pdu
 from ..protocol.negotiation import AcceptedContext, Negotiated
 from ..protocol.pdu import PDU, Abort, PDataTF, ReleaseRP, ReleaseRQ
@@ -45,7 +46,7 @@ from ..protocol.upper_layer import ConnectionClosed, UpperLayer
 from ..settings import AssociationSettings
 from ..uids import VERIFICATION
 from .in_flight import InFlight
-from .operation import Batch, Delivery, Operation, Request
+from .operation import Batch, Delivery, Echo, Operation
 from .performing import Performer, Services
 from .transport import Buffer, Transport
 from .writer import POOL_BUFFER_SIZE, BufferPool, Writer
@@ -93,6 +94,7 @@ class Association:
         self._in_flight = InFlight(negotiated.operations_window, settings.limits.response_data_set)
         self._performer = None if services is None else Performer(self, services, self._respond)
         self._scope = trio.CancelScope()  # of the tasks
+        self._nursery: trio.Nursery | None = None  # theirs
         self._read_scope = trio.CancelScope()
         self._watch_scope = trio.CancelScope()
         self._failure: AssociationError | InternalError | None = None
@@ -156,7 +158,7 @@ class Association:
         """
         context = self.context_for(VERIFICATION, ANY_TRANSFER_SYNTAX)
         start = trio.current_time()
-        response = await self.perform(_Echo(context, self.settings.timeouts.response if timeout is None else timeout))
+        response = await self.perform(Echo(context, self.settings.timeouts.response if timeout is None else timeout))
         status = Status(response.status)  # type: ignore[union-attr]
         if not status.is_success:
             raise InvalidResponse(f"C-ECHO was answered with {status!r}", 0, 0)
@@ -167,7 +169,11 @@ class Association:
 
         Takes at most `timeouts.release`, then aborts; that is logged, and no error. Closing an association that has
         ended does nothing. If cancelled, the connection is aborted and closed before `Cancelled` goes on.
+
+        Raises `LocalProtocolError` in a service or handler of this very association, for whose end it would wait.
         """
+        if self._is_inside():
+            raise LocalProtocolError("a service cannot release the association it is performed on; it can abort it")
         self._is_closing = True
         try:
             if self._failure is None:
@@ -183,10 +189,11 @@ class Association:
     async def abort(self) -> None:
         """End the association now: A-ABORT (PS3.8 section 7.3), then the close, in at most a second.
 
-        Operations in flight raise `AssociationAborted`.
+        Operations in flight raise `AssociationAborted`. A service or handler of this very association is cancelled.
         """
         self._end(AssociationAborted(0, 0, by_peer=False, detail="abort() was called"), abort=True)
-        await self._wait_closed_shielded()
+        if not self._is_inside():
+            await self._wait_closed_shielded()
         await trio.lowlevel.checkpoint_if_cancelled()
 
     async def wait_closed(self) -> None:
@@ -357,6 +364,7 @@ class Association:
         try:
             with self._scope:
                 async with trio.open_nursery() as nursery:
+                    self._nursery = nursery
                     nursery.start_soon(self._read)
                     nursery.start_soon(self._write)
                     if self._performer is not None:
@@ -395,11 +403,21 @@ class Association:
                         await self._transport.aclose()
         finally:
             self._closed.set()
+            self._nursery = None
+            # They lead back to here: what was received, and the buffers, would stay until the garbage is collected.
+            self._performer, self._writer.when_idle = None, None
 
     async def _wait_closed_shielded(self) -> None:
         limit = 2 * max(self.settings.timeouts.abort_linger, self.settings.timeouts.abort_grace)
         with trio.move_on_after(limit, shield=True):
             await self._closed.wait()
+
+    def _is_inside(self) -> bool:
+        """Whether this is a task of its own, or one below it."""
+        nursery = trio.lowlevel.current_task().parent_nursery
+        while nursery is not None and nursery is not self._nursery:
+            nursery = nursery.parent_task.parent_nursery
+        return nursery is not None
 
     def _end(self, failure: AssociationError | InternalError, *, abort: bool) -> None:
         """The association ends; the first reason counts."""
@@ -579,17 +597,3 @@ class Association:
             farewell = self._machine.send(ReleaseRP())
             self._end(AssociationClosed("the peer released the association"), abort=False)
             self._farewell = farewell
-
-
-class _Echo(Operation):
-    response_type = CEchoRSP
-
-    def __init__(self, context: AcceptedContext, timeout: float) -> None:
-        super().__init__(timeout=timeout)
-        self._context = context
-
-    async def prepare(self) -> Request:
-        return Request(self._context, lambda message_id: CEchoRQ(message_id, VERIFICATION))
-
-    def check(self, response: Command) -> None:
-        pass  # a status is for the caller to judge; it is no reason to end the association

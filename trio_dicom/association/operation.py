@@ -12,8 +12,9 @@ import attrs
 import trio
 
 from ..errors import LocalProtocolError, OperationTimeout
-from ..protocol.command import Command
+from ..protocol.command import CEchoRQ, CEchoRSP, Command
 from ..protocol.negotiation import AcceptedContext
+from ..uids import VERIFICATION
 from .transport import Buffer, WriteProgress
 
 
@@ -136,6 +137,22 @@ class Operation(abc.ABC):
         if self.delivery is Delivery.HANDED_OVER or not self.is_last_piece_out:
             self.delivery = Delivery.ANSWERED
             self.settled.set()
+
+
+class Echo(Operation):
+    """C-ECHO (PS3.7 section 9.1.5)."""
+
+    response_type = CEchoRSP
+
+    def __init__(self, context: AcceptedContext, timeout: float) -> None:
+        super().__init__(timeout=timeout)
+        self._context = context
+
+    async def prepare(self) -> Request:
+        return Request(self._context, lambda message_id: CEchoRQ(message_id, VERIFICATION))
+
+    def check(self, response: Command) -> None:
+        pass  # a status is for the caller to judge; it is no reason to end the association
 
 
 @attrs.define(eq=False)

@@ -11,7 +11,7 @@ import trio
 
 from ..association.association import Association
 from ..association.operation import Delivery, Operation, Request
-from ..errors import InvalidResponse, StatusError
+from ..errors import InvalidResponse, LocalProtocolError, StatusError
 from ..protocol.command import Command, CStoreRQ, CStoreRSP, Priority
 from ..protocol.status import Status, StatusCategory
 from ..sources.open import open_source
@@ -278,12 +278,15 @@ class _Store(Operation):
 
     def __init__(self, delivery: StoreDelivery, options: CStoreOptions) -> None:
         super().__init__(timeout=options.timeout, max_duration=options.max_duration)
-        self._delivery = delivery
+        self._delivery: StoreDelivery | None = delivery
         self._reporter: ProgressReporter | None = None
 
     async def prepare(self) -> Request:
-        request = await self._delivery.request()
-        self._reporter = self._delivery.reporter()
+        delivery, self._delivery = self._delivery, None  # which has this: the two would be garbage to be collected
+        if delivery is None:
+            raise LocalProtocolError("an operation is performed once")
+        request = await delivery.request()
+        self._reporter = delivery.reporter()
         return request
 
     def check(self, response: Command) -> None:
