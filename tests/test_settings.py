@@ -57,6 +57,7 @@ def test_timeouts_are_named() -> None:
         ("response_data_set", 0),
         ("operations_window", 1),
         ("minimum_rate", 0),
+        ("pdvs", 2),
     ],
 )
 def test_the_least_of_each_limit(name: str, least: int) -> None:

@@ -60,6 +60,7 @@ class Limits:
     pdu_length: int = attrs.field(default=1 << 20, validator=_at_least(4096))  #: any PDU, from its 6-byte header
     user_items: int = attrs.field(default=256, validator=_at_least(1))
     transfer_syntaxes: int = attrs.field(default=128, validator=_at_least(1))  #: in one presentation context
+    pdvs: int = attrs.field(default=1024, validator=_at_least(2))  #: in one PDU
     command_set: int = attrs.field(default=16 << 10, validator=_at_least(256))  #: bytes
     command_fragments: int = attrs.field(default=256, validator=_at_least(1))
     empty_pdvs: int = attrs.field(default=64, validator=_at_least(0))  #: in a row

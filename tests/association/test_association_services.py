@@ -4,20 +4,43 @@ from __future__ import annotations
 
 import gc
 import io
+import ssl
 import weakref
+from contextlib import suppress
 
 import pytest
 import trio
+import trio.testing
 
 from trio_dicom import (
+    Admission,
     AssociationAborted,
+    AssociationRejected,
+    AssociationSettings,
     CStoreSCU,
     Instance,
     LocalProtocolError,
+    Role,
     Status,
     StorageSCP,
+    UnexpectedPDU,
+    serve_associations,
+    wrap_server_stream,
 )
-from trio_dicom.testing import SOPClass, make_instance_file, memory_link
+from trio_dicom.protocol.command import CEchoRQ, CEchoRSP, CStoreRQ, encode_command
+from trio_dicom.protocol.pdu import PDV, Abort, PDataTF
+from trio_dicom.protocol.user_information import RoleSelection
+from trio_dicom.testing import (
+    ScriptedPeer,
+    SOPClass,
+    association_request,
+    encoded,
+    make_instance_file,
+    memory_link,
+    message,
+    scripted_requestor,
+)
+from trio_dicom.uids import VERIFICATION
 
 CONTEXTS = [SOPClass.CT]
 
@@ -73,3 +96,82 @@ async def test_an_association_that_has_ended_is_no_garbage_to_be_collected() -> 
         assert [each() for each in ended] == [None, None]
     finally:
         gc.enable()
+
+
+async def test_an_acceptor_that_invokes_operations_is_not_idle(autojump_clock: trio.testing.MockClock) -> None:
+    async def script(peer: ScriptedPeer) -> None:
+        await peer.associate([VERIFICATION], user_items=[RoleSelection(VERIFICATION, True, True)])
+        with suppress(AssertionError):  # the A-RELEASE-RQ comes in place of a request
+            while True:
+                context_id, request, _ = await peer.receive_message()
+                await peer.answer(context_id, request)
+
+    settings = AssociationSettings(roles={VERIFICATION: Role(scu=True, scp=True)})
+    async with scripted_requestor(script, settings=settings) as association:
+        for _ in range(30):
+            await association.echo()
+            await trio.sleep(10)
+        await association.abort()
+
+
+async def test_a_pdu_that_is_coming_in_is_not_silence(autojump_clock: trio.testing.MockClock) -> None:
+    async def script(peer: ScriptedPeer) -> None:
+        await peer.associate([VERIFICATION])
+        await trio.sleep(55)
+        echo = message(1, CEchoRQ(7, VERIFICATION))
+        for byte in range(0, len(echo), 8):
+            await peer.send(echo[byte : byte + 8])
+            await trio.sleep(2)
+        _, response, _ = await peer.receive_message()
+        assert isinstance(response, CEchoRSP)
+        await peer.release()
+
+    async with scripted_requestor(script) as association:
+        await association.wait_closed()
+    assert trio.current_time() > 62
+    assert association.failure is None
+
+
+async def test_more_requests_than_anybody_may_ask_for_end_the_association(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async def handler(instance: Instance) -> Status:
+        await trio.sleep_forever()
+        return Status(0)
+
+    async def script(peer: ScriptedPeer) -> None:
+        await peer.associate([*CONTEXTS, VERIFICATION])
+        await peer.send_message(1, CStoreRQ(1, SOPClass.CT.value, "1.2.3"), b"xx")
+        echo = encode_command(CEchoRQ(2, VERIFICATION))
+        await peer.send(PDataTF(tuple(PDV(3, True, True, echo) for _ in range(600))))
+        assert await peer.receive_pdu() == Abort(0, 0)
+
+    async with scripted_requestor(script, StorageSCP(handler)) as association:
+        await association.wait_closed()
+    assert isinstance(association.failure, UnexpectedPDU)
+
+
+async def test_verification_is_served_whatever_a_service_says_of_it() -> None:
+    jpeg = "1.2.840.10008.1.2.4.50"
+
+    async def handler(instance: Instance) -> Status:
+        return Status(0)
+
+    service = StorageSCP(handler, accept_private=True, transfer_syntaxes=[jpeg])
+    async with memory_link([VERIFICATION], service) as (requestor, _):
+        assert await requestor.echo() >= 0
+
+
+async def test_a_rejection_that_nobody_reads(autojump_clock: trio.testing.MockClock) -> None:
+    ours, theirs = trio.testing.lockstep_stream_pair()
+    request = encoded(association_request(CONTEXTS, called_ae_title="WRONG"))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(theirs.send_all, request)
+        with pytest.raises(AssociationRejected):
+            await wrap_server_stream(nursery, ours, (), admission=Admission(ae_title="RIGHT"))
+    assert trio.current_time() <= 32
+
+
+async def test_a_context_of_a_client_is_no_context_of_a_server() -> None:
+    with pytest.raises(ValueError, match="client's context"):
+        await serve_associations((), 0, tls=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))

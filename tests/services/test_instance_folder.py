@@ -198,9 +198,19 @@ async def test_an_identity_that_is_absent_is_taken_from_the_request(root: pathli
     assert stored.status == 0
 
 
-async def test_an_identity_beyond_the_first_8_kib_is_not_looked_for(root: pathlib.Path) -> None:
-    data = data_set(10, uid="9.9", more=[(0x00080001, "UN", bytes(9000))])
-    assert (await InstanceFolder(root).store(instance(data))).status == 0
+@pytest.mark.parametrize("before", [9000, 2_000_000])
+@pytest.mark.parametrize(("uid", "status"), [("9.9", 0xA900), (UID, 0x0000)])
+async def test_an_identity_far_behind_the_beginning_fault77(
+    root: pathlib.Path, before: int, uid: str, status: int
+) -> None:
+    data = data_set(10, uid=uid, more=[(0x00080001, "UN", bytes(before))])
+    assert (await InstanceFolder(root).store(instance(data))).status == status
+    assert names(root) == ([] if status else [f"{UID}.dcm"])
+
+
+@pytest.mark.parametrize("data", [b"xx", b"\x08\x00\x05\x00CS\xff\x00ISO_IR 100"], ids=["two_bytes", "cut_short"])
+async def test_damaged_before_its_identity_fault79(root: pathlib.Path, data: bytes) -> None:
+    assert refused(await InstanceFolder(root).store(instance(data)), 0xC000)
 
 
 @pytest.mark.parametrize("uid", ["", "../../x", "1.2/3", "CON", "1.2.", "٣.٢", "1" * 65, "1\0"])

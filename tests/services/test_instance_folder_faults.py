@@ -426,9 +426,12 @@ async def test_a_disk_that_hangs_holds_nobody(
     assert names(tmp_path) == ["1.2.dcm"]  # nobody waits for it any more: it is not filed
 
 
-async def test_a_commit_that_has_begun_is_waited_for(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+async def test_a_thread_at_work_is_waited_for(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
     folder = InstanceFolder(tmp_path)
-    hanging = Hanging(monkeypatch, "fsync")
+    hanging = Hanging(monkeypatch, call)
     before = descriptors()
     done = False
 
@@ -448,7 +451,7 @@ async def test_a_commit_that_has_begun_is_waited_for(tmp_path: pathlib.Path, mon
             assert not done
             hanging.go_on.set()
     assert done
-    assert names(tmp_path) == [f"{UID}.dcm"]
+    assert names(tmp_path) == ([] if call == "fsync" else [f"{UID}.dcm"])  # before the renaming, it can be stopped
     assert descriptors() == before
 
 

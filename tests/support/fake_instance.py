@@ -60,6 +60,7 @@ class FakeInstance:
     """Its data set comes in pieces of `piece` bytes; `before_piece` is awaited before each batch of them."""
 
     file_head = Instance.file_head
+    is_begun = False
 
     def __init__(
         self,

@@ -67,10 +67,13 @@ async def serve_associations(
     `limits`, `operations_window` (the most requests performed at once), `roles` that a peer may take. `admission` tells
     who is let in. With `tls` there is nothing but TLS.
 
-    The `AssociationServer` comes with `task_status`. Raises `OSError` if the port cannot be listened on. Running out of
+    The `AssociationServer` comes with `task_status`. Raises `OSError` if the port cannot be listened on, and
+    `ValueError` for a TLS context that is a client's. Running out of
     descriptors makes it pause, not end. Cancelled, it aborts the associations and ends within about a second. PS3.8
     section 7.1.
     """
+    if tls is not None and tls.protocol is ssl.PROTOCOL_TLS_CLIENT:
+        raise ValueError("tls is a client's context: make one with ssl.PROTOCOL_TLS_SERVER")
     server = AssociationServer(Services(services), settings or AssociationSettings(), admission or Admission(), tls)
     listeners = await listen(port, host, BACKLOG)
     await server.run(listeners, task_status)
@@ -91,8 +94,8 @@ async def wrap_server_stream(
     `by_peer` False), `PeerLimitUnusable`, `AssociationAborted`, `ConnectionLost` or `ProtocolViolation`. Cancelled, it
     closes the stream.
     """
-    address = remote_address(stream)
     entrance = _Entrance(Services(services), settings or AssociationSettings(), admission or Admission())
+    address = remote_address(stream)
     association = await entrance.establish(transport_over(stream), address, lambda: None)
     try:
         nursery.start_soon(association.run, name="association over a stream")
@@ -122,7 +125,7 @@ class AssociationServer:
 
     @property
     def port(self) -> int:
-        """The port that it listens on."""
+        """The port that it listens on; with port 0, and several addresses, that of the first."""
         return self.addresses[0][1]
 
     @property
@@ -219,7 +222,8 @@ class _Entrance:
             if objection is None:
                 objection, confirmed = await self._check_identity(request)
             if objection is not None:
-                await say(transport, machine.send(objection))
+                with trio.move_on_after(timeouts.association):
+                    await say(transport, machine.send(objection))
                 raise AssociationRejected(
                     objection.result, objection.source, objection.reason, objection.text, by_peer=False
                 )

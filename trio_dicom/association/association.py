@@ -2,12 +2,15 @@
 
 How it ends. Whatever ends an association calls `_end` once: it notes the failure, cancels the scopes of all operations
 in flight (so that even one blocked in a write learns of it at once) and that of the tasks. What is left to be said to
-the peer, and the close, is done in one place, the end of `run`, under a shield whose deadline is at most a second away.
+the peer, and the close, is done in one place, the end of `run`, when the services have cleaned up after themselves,
+under a shield of a second at most.
 
 How a cancelled operation leaves the association is decided by how far its message came (`Delivery`): nothing sent,
 nothing happened; partly sent, the association is aborted; all of it queued, the late response is awaited and dropped.
 
-The reader waits for nobody. It calls only synchronous code: matching a response, waking an operation, ending.
+The reader calls only synchronous code: matching a response, waking an operation, starting a service, ending. It waits
+for nobody but the services, when these have left too much of what the peer sent (`Performer.room`): then TCP lets the
+peer wait, and its A-ABORT is met behind what it sent before.
 """
 
 from __future__ import annotations
@@ -54,6 +57,7 @@ from .writer import POOL_BUFFER_SIZE, BufferPool, Writer
 log = logging.getLogger(__name__)
 
 MOST_PDUS_IN_A_BATCH = 500  # two buffers each: what one gathering write takes
+MOST_AT_ONCE = 256  # PDVs handled, before other tasks have their turn
 ANY_TRANSFER_SYNTAX = ("any",)  # for messages without a data set
 
 
@@ -403,9 +407,10 @@ class Association:
                         await self._transport.aclose()
         finally:
             self._closed.set()
-            self._nursery = None
-            # They lead back to here: what was received, and the buffers, would stay until the garbage is collected.
-            self._performer, self._writer.when_idle = None, None
+            # Megabytes, which somebody who still has the association, or the cycles that it is part of, would keep.
+            self._machine.forget()
+            self._pool.forget_all()
+            self._nursery = self._performer = self._writer.when_idle = None
 
     async def _wait_closed_shielded(self) -> None:
         limit = 2 * max(self.settings.timeouts.abort_linger, self.settings.timeouts.abort_grace)
@@ -449,7 +454,7 @@ class Association:
     async def _read(self) -> None:
         try:
             with self._read_scope:
-                while self._handle_events():
+                while await self._handle_events():
                     if self._performer is not None and self._performer.is_full:
                         self._expect_end_of_pdu(math.inf)
                         await self._performer.room()
@@ -498,10 +503,15 @@ class Association:
 
     # --- what the peer says -------------------------------------------------------------------------------------------
 
-    def _handle_events(self) -> bool:
+    async def _handle_events(self) -> bool:
         """Handle all that has come in; False if nothing more will."""
+        count = 0
         while (event := self._machine.next_event()) is not None:
             self._handle(event)
+            count += len(event.pdvs) if isinstance(event, PDataTF) else 1
+            if count > MOST_AT_ONCE:
+                count = 0
+                await trio.lowlevel.checkpoint()
             self._expect_end_of_pdu(math.inf)  # the next PDU has its own
             if isinstance(event, ConnectionClosed):
                 return False
@@ -572,11 +582,22 @@ class Association:
 
     @property
     def _is_busy(self) -> bool:
-        is_performing = self._performer is not None and not self._performer.is_idle
-        return bool(self._in_flight or self._operations) or is_performing
+        return self.is_invoking or (self._performer is not None and not self._performer.is_idle)
+
+    @property
+    def is_invoking(self) -> bool:
+        """Whether an operation of ours is on its way."""
+        return bool(self._in_flight or self._operations)
+
+    @property
+    def end_of_pdu(self) -> float:
+        """When the PDU that is coming in must be whole; in the past if there is none."""
+        return self._read_scope.deadline if self._machine.is_inside_pdu else -math.inf
 
     def check_idle(self) -> None:
         """An operation has ended, ours or the peer's: a release that waited for it may go on."""
+        if self._performer is not None and not self.is_invoking:
+            self._performer.restart_idle()
         if self._failure is not None or self._is_busy:
             return
         if self._machine.state is State.STA8:

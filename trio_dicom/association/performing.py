@@ -24,6 +24,14 @@ from ..protocol.command import CCancelRQ, CEchoRQ, Command, RequestCommand, Resp
 from ..protocol.message import DataFragment
 from ..protocol.negotiation import AcceptedContext
 from ..protocol.pdu import AssociateRQ
+from ..protocol.status import (
+    DUPLICATE_INVOCATION,
+    PROCESSING_FAILURE,
+    SUCCESS,
+    UNRECOGNIZED_OPERATION,
+    Status,
+    StatusCategory,
+)
 from ..settings import AssociationSettings
 from ..uids import VERIFICATION
 from .transport import Buffer
@@ -33,14 +41,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MOST_BUFFERED = 2 << 20  # bytes of data sets that came and that no service has taken, before the reader waits
+SMALL = 1024  # bytes; smaller pieces are joined, for each costs 184 more, and keeps all that it was received with
+MOST_BUFFERED = 4 << 20  # bytes of data sets that came and that services are not done with, before the reader waits
+MOST_WANTED = 1 << 20  # bytes that a service can wait for
+MOST_WAITING = 256  # requests beyond the window
 RATE_PERIOD = 60.0  # s over which the rate of a message is looked at
 
-SUCCESS = 0x0000
-PROCESSING_FAILURE = 0x0110
-DUPLICATE_INVOCATION = 0x0210
-UNRECOGNIZED_OPERATION = 0x0211
-PENDING = (0xFF00, 0xFF01)
 
 Responder = Callable[[AcceptedContext, Response, bytes | None], Awaitable[None]]
 
@@ -88,7 +94,7 @@ class Services:
     """The services of an acceptor, by abstract syntax and request."""
 
     def __init__(self, services: Service | Iterable[Service]) -> None:
-        self._services = (*((services,) if isinstance(services, Service) else services), Verification())
+        self._services = (Verification(), *((services,) if isinstance(services, Service) else services))
 
     def supported(self, request: AssociateRQ) -> Mapping[str, Container[str]]:
         """What is taken of the presentation contexts that `request` proposes."""
@@ -124,6 +130,7 @@ class ServiceRequest:
         self._scope = trio.CancelScope()  # of the service
         self._pieces: list[Buffer] = []
         self._size = 0  # of the pieces
+        self._held = 0  # bytes that the service took last
         self._is_whole = not command.has_data_set
         self._is_unwanted = False  # what still comes is dropped
         self._wanted = 0  # bytes that the service waits for
@@ -141,7 +148,7 @@ class ServiceRequest:
         return self._is_whole
 
     def response(self, status: int, error_comment: str | None = None) -> Response:
-        """A response of the right kind, which names what the request named (error comment: at most 64 characters)."""
+        """A response of the right kind, which names what the request named; see `StoreReply` for the error comment."""
         return response_to(self.command, status, error_comment)
 
     async def receive_pieces(self, at_least: int = 1) -> list[Buffer]:
@@ -155,9 +162,10 @@ class ServiceRequest:
         self._check_wanted()
         if self._wanted:
             raise trio.BusyResourceError("another task receives this data set")
-        self._wanted = max(1, min(at_least, MOST_BUFFERED // 2))
+        self._wanted = max(1, min(at_least, MOST_WANTED))
         try:
             if self._size < self._wanted and not self._is_whole:
+                self._release()
                 self._arrival = trio.Event()
                 self._scope.deadline = math.inf  # the peer has a deadline of its own
                 await self._arrival.wait()
@@ -165,17 +173,22 @@ class ServiceRequest:
         finally:
             self._wanted = 0
             self.touch()
-        return self._take()
+        return self._take() if self._size else []
 
     def _check_wanted(self) -> None:
         if self._is_unwanted:
             raise trio.ClosedResourceError("the request has ended")
 
     def _take(self) -> list[Buffer]:
+        """All that has come. It counts as buffered until the service wants more, or has ended."""
+        self._release()
         pieces, self._pieces = self._pieces, []
-        size, self._size = self._size, 0
-        self._performer.taken(size)
+        self._held, self._size = self._size, 0
         return pieces
+
+    def _release(self) -> None:
+        held, self._held = self._held, 0
+        self._performer.done_with(held)
 
     def touch(self) -> None:
         """The service makes progress: its deadline is `timeouts.handler` from now."""
@@ -197,7 +210,12 @@ class ServiceRequest:
         self._is_whole = is_last
         kept = 0 if self._is_unwanted or not len(data) else len(data)
         if kept:
-            self._pieces.append(data)
+            if kept >= SMALL:
+                self._pieces.append(data)
+            elif self._pieces and isinstance(self._pieces[-1], bytearray):
+                self._pieces[-1] += data
+            else:
+                self._pieces.append(bytearray(data))
             self._size += kept
         if is_last or self._size >= self._wanted:
             self._arrival.set()
@@ -208,6 +226,7 @@ class ServiceRequest:
         self._is_unwanted = True
         self._arrival.set()  # of a task that the service has left behind
         self._take()
+        self._release()
         if not self._is_whole:
             self._wanted = MOST_BUFFERED  # more than is kept: only the end wakes this task
             self._arrival = trio.Event()
@@ -221,7 +240,7 @@ class ServiceRequest:
         """The bytes that nobody has taken, nor will."""
         self._is_unwanted = True
         self._arrival.set()
-        size, self._size = self._size, 0
+        size, self._size, self._held = self._size + self._held, 0, 0
         self._pieces.clear()
         return size
 
@@ -246,7 +265,7 @@ class ServiceRequest:
         return (
             isinstance(response, type(self.response(SUCCESS)))
             and response.message_id_being_responded_to == self.message_id
-            and response.status not in PENDING
+            and not _is_pending(response.status)
         )
 
 
@@ -269,6 +288,11 @@ def _log_failure(service: Service, error: BaseException) -> None:
     # What a service says of a failure may name a patient.
     log.error("%s failed with %s (details at DEBUG)", type(service).__name__, type(error).__name__)
     log.debug("the failure", exc_info=error)
+
+
+def _is_pending(status: object) -> bool:
+    is_one = isinstance(status, int) and 0 <= status <= 0xFFFF  # else it will not be encoded
+    return is_one and Status(status).category is StatusCategory.PENDING  # type: ignore[arg-type]
 
 
 class _Refusal(Service):
@@ -295,7 +319,8 @@ class Performer:
         self._services = services
         self._settings: AssociationSettings = association.settings
         self._most = association.negotiated.performed_window
-        self._running: list[ServiceRequest] = []  # those that wait among them
+        self._running: dict[ServiceRequest, None] = {}  # those that wait among them
+        self._by_id: dict[int, list[ServiceRequest]] = {}  # of the same; several if the peer uses an ID twice
         self._waiting: deque[tuple[ServiceRequest, Service]] = deque()  # more than the peer may ask for at once
         self._receiving: ServiceRequest | None = None
         self._buffered = 0
@@ -325,27 +350,30 @@ class Performer:
     def receive(self, context: AcceptedContext, command: Command) -> None:
         """The peer asks for something. Raises `UnexpectedPDU`."""
         if isinstance(command, CCancelRQ):
-            for each in self._with_id(command.message_id_being_responded_to):
+            for each in self._by_id.get(command.message_id_being_responded_to, ()):
                 each.cancelled.set()
             return
         if not context.as_scp:
             raise UnexpectedPDU(f"a {type(command).__name__} in a role that was not negotiated", 0, 0)
         request = ServiceRequest(self._association, context, command)  # type: ignore[arg-type]  # it is no response
         service = self._services.find(context.abstract_syntax, command) or _Refusal(UNRECOGNIZED_OPERATION)
-        if self._with_id(request.message_id):
+        same = self._by_id.setdefault(request.message_id, [])
+        if same:
             service = _Refusal(DUPLICATE_INVOCATION)
-        self._running.append(request)
+        same.append(request)
+        self._running[request] = None
         if not request.is_whole:
             self._receiving = request
             self._mark = (trio.current_time(), 0)
             self._expect(self._mark[0] + RATE_PERIOD)
+        if len(self._waiting) == MOST_WAITING:
+            raise UnexpectedPDU(
+                f"{MOST_WAITING} requests more than the operations window of {self._most} has room for", 0, 0
+            )
         if len(self._running) > self._most:
             self._waiting.append((request, service))
         else:
             self._nursery.start_soon(self._perform, request, service)
-
-    def _with_id(self, message_id: int) -> list[ServiceRequest]:
-        return [request for request in self._running if request.message_id == message_id]
 
     def receive_data(self, fragment: DataFragment) -> None:
         """More of the data set of the last request."""
@@ -369,8 +397,8 @@ class Performer:
         if self._receiving is not None:  # the peer could not go on
             self._mark = (trio.current_time(), self._receiving.bytes_received)
 
-    def taken(self, size: int) -> None:
-        """A service has taken so many bytes."""
+    def done_with(self, size: int) -> None:
+        """A service has no more use for so many bytes."""
         self._buffered -= size
         if not self.is_full:
             self._room.set()
@@ -395,7 +423,11 @@ class Performer:
                     response = request.response(PROCESSING_FAILURE, "the service failed")
                     await self.respond(request.context, response, None)
         finally:
-            self._running.remove(request)
+            del self._running[request]
+            same = self._by_id[request.message_id]
+            same.remove(request)
+            if not same:
+                del self._by_id[request.message_id]
             if self._waiting:
                 self._nursery.start_soon(self._perform, *self._waiting.popleft())
             self._buffered -= request.forget()
@@ -413,6 +445,11 @@ class Performer:
                 await trio.sleep_forever()
             self._check_pace()
 
+    def restart_idle(self) -> None:
+        """An operation of ours has ended."""
+        self._idle_since = trio.current_time()
+        self._expect(self._due())
+
     def _expect(self, due: float) -> None:
         if due < self._scope.deadline:
             self._scope.deadline = due
@@ -421,7 +458,9 @@ class Performer:
         """When the peer is to be looked at next."""
         if self._receiving is not None:
             return self._mark[0] + RATE_PERIOD
-        return math.inf if self._running else self._idle_since + self._settings.timeouts.idle
+        if self._running or self._association.is_invoking:
+            return math.inf
+        return max(self._idle_since + self._settings.timeouts.idle, self._association.end_of_pdu)
 
     def _check_pace(self) -> None:
         if trio.current_time() < self._due():

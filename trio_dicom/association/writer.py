@@ -36,6 +36,10 @@ class BufferPool:
         self._free.append(buffer)
         self._permits.release()
 
+    def forget_all(self) -> None:
+        """Nothing is borrowed any more."""
+        self._free.clear()
+
     def forget(self) -> None:
         """A lent buffer will not come back: a thread that was abandoned may still write to it."""
         self._permits.release()

@@ -13,12 +13,10 @@ import trio
 from ..association.performing import ServiceRequest
 from ..errors import printable
 from ..protocol.command import CStoreRQ, Response
-from ..protocol.status import Status
+from ..protocol.status import PROCESSING_FAILURE, Status
 from ..services.instance import Instance, StoreReply
 from ..services.instance_folder import InstanceFolder, StoredInstance
 from ..services.storage_scp import StorageSCP
-
-PROCESSING_FAILURE = 0x0110
 
 
 class Fate(enum.Enum):
@@ -28,7 +26,7 @@ class Fate(enum.Enum):
     KEPT = "kept"  #: it was there before, and that one was kept
     REFUSED = "refused"  #: answered with a failure, and not stored
     INCOMPLETE = "incomplete"  #: its association ended in the middle of it; nothing of it was left
-    IN_DOUBT = "in_doubt"  #: its association ended while it was being filed: it is there whole, or not at all
+    IN_DOUBT = "in_doubt"  #: it was given up while it was being filed: it is there whole, or not at all
 
     @property
     def is_stored(self) -> bool:
@@ -97,7 +95,7 @@ class ArrivalSCP(StorageSCP):
             self._settle(request, *self._end_of(request))
             raise
         except Exception:
-            self._settle(request, Status(PROCESSING_FAILURE), "the receiver failed")
+            self._settle(request, PROCESSING_FAILURE, "the receiver failed")
             raise
         else:
             self._settle(request, Status(response.status), response.error_comment or "")
@@ -130,12 +128,14 @@ class ArrivalSCP(StorageSCP):
             return None, "the receiver was stopped"
         if request.abandoned.cancel_called:
             return None, "the peer asked for release in the middle of it"
-        return Status(PROCESSING_FAILURE), "the receiver took too long"
+        return PROCESSING_FAILURE, "the receiver took too long"
 
     def _settle(self, request: ServiceRequest, status: Status | None, comment: str) -> None:
         filed = self._filed.pop(trio.lowlevel.current_task(), None)
         path = None if filed is None else filed.path
-        if status is None:
+        if filed is None and request.is_whole and (status is None or status == PROCESSING_FAILURE):
+            fate = Fate.IN_DOUBT
+        elif status is None:
             fate = Fate.IN_DOUBT if request.is_whole else Fate.INCOMPLETE
         elif status.is_failure:
             fate = Fate.REFUSED

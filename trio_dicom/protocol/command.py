@@ -335,13 +335,14 @@ _RESPONSES: Mapping[type[RequestCommand], type[ResponseCommand]] = {
 def response_to(request: RequestCommand, status: int, error_comment: str | None = None) -> ResponseCommand:
     """The response that belongs to `request`, naming the SOP class and instance that it named.
 
-    Raises `ValueError` for a C-CANCEL-RQ, which has none, and for an error comment of more than 64 characters.
+    Of an error comment go 64 characters, with "?" for those that the default repertoire does not have. Raises
+    `ValueError` for a C-CANCEL-RQ, which has no response.
     """
     kind = _RESPONSES.get(type(request))
     if kind is None or isinstance(request, CCancelRQ):
         raise ValueError(f"a {type(request).__name__} has no response")
-    if error_comment is not None and len(error_comment) > _LONGEST_COMMENT:
-        raise ValueError(f"an error comment has at most {_LONGEST_COMMENT} characters, not {len(error_comment)}")
+    if error_comment is not None:
+        error_comment = error_comment[:_LONGEST_COMMENT].encode("ascii", "replace").decode()
     sop_class, sop_instance = (
         getattr(request, f"affected_{what}", None) or getattr(request, f"requested_{what}", None) or None
         for what in ("sop_class_uid", "sop_instance_uid")

@@ -305,7 +305,7 @@ class PDataTF:
 
     @classmethod
     def decode(cls, body: memoryview, limits: Limits) -> PDataTF:
-        pdvs = []
+        pdvs: list[PDV] = []
         at, end = 0, len(body)
         while at < end:
             if end - at < 6:
@@ -313,6 +313,8 @@ class PDataTF:
             length, context_id, control = _PDV_HEADER.unpack_from(body, at)
             if not 2 <= length <= end - at - 4:
                 raise InvalidPDU(f"a PDV declares {length} bytes where 2 to {end - at - 4} can be", 2, 6)
+            if len(pdvs) == limits.pdvs:
+                raise InvalidPDU(f"P-DATA-TF has more than {limits.pdvs} PDVs", 2, 6)
             following = at + 4 + length
             # Bits 2 to 7 of the control header are reserved.
             pdvs.append(

@@ -39,6 +39,7 @@ class ReceiveBuffer:
         self._partial = bytearray()  # the beginning of a PDU that no chunk has whole
         self._wanted = HEADER_LENGTH  # the length of the partial PDU as far as it is known
         self._is_lost = False
+        self._is_in_use = False  # after the first header
 
     @property
     def is_inside_pdu(self) -> bool:
@@ -100,11 +101,12 @@ class ReceiveBuffer:
             check_header(pdu_type, length, self._limits)
         except UnrecognisedPDU as error:
             self._drop_everything()
-            detail = error.detail + _describe(bytes(header))
+            detail = error.detail + _describe(bytes(header), is_first=not self._is_in_use)
             raise UnrecognisedPDU(detail, error.abort_source, error.abort_reason) from None
         except InvalidPDU:
             self._drop_everything()
             raise
+        self._is_in_use = True
         return int(length)
 
     def _drop_everything(self) -> None:
@@ -113,6 +115,8 @@ class ReceiveBuffer:
         self._later, self._partial, self._wanted = bytearray(), bytearray(), HEADER_LENGTH
 
 
-def _describe(header: bytes) -> str:
+def _describe(header: bytes, *, is_first: bool) -> str:
+    """What begins so. Later than first it may be a part of a data set, which nobody shall quote."""
     hints = [hint for prefix, hint in _HINTS if header.startswith(prefix)]
-    return "; ".join((f'; it begins with "{printable(header)}"', *hints))
+    quoted = [f'it begins with "{printable(header)}"'] if is_first else []
+    return "".join(f"; {each}" for each in (*quoted, *hints))

@@ -150,3 +150,15 @@ class Status(int):
 
     def __repr__(self) -> str:
         return f"Status(0x{self:04X}, {self.meaning!r})"
+
+
+# What this library answers.
+SUCCESS = Status(0x0000)
+PROCESSING_FAILURE = Status(0x0110)
+DUPLICATE_SOP_INSTANCE = Status(0x0111)
+SOP_CLASS_NOT_SUPPORTED = Status(0x0122)
+DUPLICATE_INVOCATION = Status(0x0210)
+UNRECOGNIZED_OPERATION = Status(0x0211)
+OUT_OF_RESOURCES = Status(0xA700)
+DATA_SET_DOES_NOT_MATCH = Status(0xA900)
+CANNOT_UNDERSTAND = Status(0xC000)

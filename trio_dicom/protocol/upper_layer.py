@@ -82,6 +82,7 @@ class UpperLayer:
     def __init__(self, side: Side, limits: Limits) -> None:
         self._side = side
         self._state = State.STA1
+        self._limits = limits
         self._buffer = ReceiveBuffer(limits)
         self._reply: list[Buffer] = []
         self._artim_running = False
@@ -193,6 +194,10 @@ class UpperLayer:
     def send_failed(self) -> None:
         """Bytes that `send` or `reply` gave never left, or not all of them: the connection is as good as closed."""
         self._end_of_transport()
+
+    def forget(self) -> None:
+        """Drop what was received and not asked for: nobody will."""
+        self._buffer = ReceiveBuffer(self._limits)
 
     def artim_expired(self) -> None:
         """Evt18: close the transport connection. Raises `LocalProtocolError` if the timer does not run."""

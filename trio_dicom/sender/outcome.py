@@ -15,7 +15,7 @@ from ..errors import (
     Retry,
     TrioDicomError,
 )
-from ..protocol.status import Status
+from ..protocol.status import DUPLICATE_SOP_INSTANCE, Status
 from ..services.storage_scu import CStoreResponse, StoreDelivery
 
 
@@ -53,16 +53,13 @@ class InstanceReport:
     retry: Retry = Retry.NEVER
 
 
-_DUPLICATE_INSTANCE = 0x0111
-
-
 def outcome_of_status(status: Status) -> Outcome:
     """The outcome that a final C-STORE status means."""
     if status.is_success:
         return Outcome.STORED
     if status.is_warning:
         return Outcome.STORED_WITH_WARNING
-    return Outcome.ALREADY_PRESENT if status == _DUPLICATE_INSTANCE else Outcome.REFUSED
+    return Outcome.ALREADY_PRESENT if status == DUPLICATE_SOP_INSTANCE else Outcome.REFUSED
 
 
 def report_of_response(path: str | None, delivery: StoreDelivery, response: CStoreResponse) -> InstanceReport:

@@ -42,7 +42,7 @@ _EXAMINE = os.O_RDWR | _NOFOLLOW | _CLOEXEC | _BINARY | getattr(os, "O_NONBLOCK"
 _IOV_MAX = 1024
 _ATTEMPTS = 16  # to be faster than a sweep
 _NAME = re.compile(r"\.arriving-[0-9a-f]{32}\.part")
-_NO_LOCKS_HERE = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
+_NO_LOCKS_HERE = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
 _NO_LINKS_HERE = {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
 
 
@@ -57,7 +57,7 @@ class NoHardLinks(OSError):
 class ArrivingFile:
     """See above. Used as a context, by one thread at a time; what is raised in the context discards it.
 
-    `sync` False leaves every fsync out. `min_free` bytes must be free when it is opened, else ENOSPC.
+    `sync` False leaves every fsync out. `min_free` bytes must be free before each write, else ENOSPC.
     """
 
     def __init__(self, root: str, durable: Durable, *, sync: bool = True, min_free: int = 0) -> None:
@@ -94,6 +94,8 @@ class ArrivingFile:
         """Append; the first call creates the file."""
         if self._fd < 0:
             self._open()
+        if self._min_free and self._opened_root().free() < self._min_free:
+            raise OSError(errno.ENOSPC, "less free space than is to be kept")
         self.size += write_all(self._fd, buffers)
 
     def read_at(self, offset: int, length: int) -> bytes:
@@ -129,9 +131,15 @@ class ArrivingFile:
         self.discard()  # the descriptors, and the first name if there was a link made of it
         return filed
 
-    def discard(self) -> None:
-        """Remove and close it, if it was not filed; waits for a thread that is at work on it. Never fails."""
-        with self._thread:
+    def discard(self, *, wait: bool = True) -> None:
+        """Remove and close it, if it was not filed. Never fails.
+
+        A thread that is at work on it is waited for; without `wait`, it will do this itself.
+        """
+        self.is_unwanted = True
+        if not self._thread.acquire(blocking=wait):
+            return
+        try:
             self._is_closed = True
             self.is_in_use = False
             root, self._root = self._root, None
@@ -143,11 +151,11 @@ class ArrivingFile:
             close_all(*fds)
             if root is not None:
                 root.close()
+        finally:
+            self._thread.release()
 
     def _open(self) -> None:
         root = self._root = Directory.open(self._root_path)
-        if self._min_free and root.free() < self._min_free:
-            raise OSError(errno.ENOSPC, "less free space than is to be kept")
         for _ in range(_ATTEMPTS):
             name = f".arriving-{secrets.token_hex(16)}.part"
             self._fd = os.open(root.at(name), _CREATE, 0o600, dir_fd=root.fd)

@@ -85,7 +85,10 @@ def make_root(path: str, *, sync: bool) -> None:
         if parent == path:
             raise
         make_root(parent, sync=sync)
-        os.mkdir(path, 0o700)
+        try:
+            os.mkdir(path, 0o700)
+        except FileExistsError:  # another receiver was faster
+            return
     if sync and _HAS_DIR_FD:
         with Directory.open(parent) as above:
             above.sync()

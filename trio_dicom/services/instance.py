@@ -30,11 +30,14 @@ _VERSION_NAME = f"TRIO_DICOM_{__version__}"[:16]
 
 @attrs.frozen
 class StoreReply:
-    """What a handler answers: a status, and an error comment of at most 64 characters for the peer's log."""
+    """What a handler answers: a status, and an error comment for the peer's log.
+
+    64 characters of the comment go out, with "?" for those that are not ASCII.
+    """
 
     status: Status = attrs.field(converter=Status)
     error_comment: str | None = attrs.field(
-        default=None, validator=attrs.validators.optional(attrs.validators.max_len(64))
+        default=None, validator=attrs.validators.optional(attrs.validators.instance_of(str))
     )
 
 
@@ -55,6 +58,7 @@ class Instance(trio.abc.ReceiveStream):
         self._request = request
         self._ahead = io.BytesIO()
         self._is_closed = False
+        self.is_begun = False  #: whether something of it was read
 
     @property
     def calling_ae_title(self) -> str:
@@ -82,16 +86,24 @@ class Instance(trio.abc.ReceiveStream):
         For those who can use many buffers at once: nothing is copied. Raises `trio.BusyResourceError`, and
         `trio.ClosedResourceError` after `aclose`.
         """
+        self._check_open()
+        if rest := self._ahead.read():
+            await trio.lowlevel.checkpoint()
+            return [rest]
+        pieces = await self._request.receive_pieces(at_least)
+        self.is_begun |= bool(pieces)
+        return pieces
+
+    def _check_open(self) -> None:
         if self._is_closed:
             raise trio.ClosedResourceError("the instance was closed")
-        return await self._request.receive_pieces(at_least)
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """The next bytes, at most `max_bytes`; `b""` at the end. Raises as `receive_pieces` does."""
         if max_bytes is not None and max_bytes < 1:
             raise ValueError(f"max_bytes must be at least 1, not {max_bytes}")
-        data = self._ahead.read(max_bytes)
-        if data:
+        self._check_open()
+        if data := self._ahead.read(-1 if max_bytes is None else max_bytes):
             await trio.lowlevel.checkpoint()
             return data
         data = b"".join(await self.receive_pieces())
@@ -102,20 +114,23 @@ class Instance(trio.abc.ReceiveStream):
 
     async def read(self, limit: int = MOST_IN_MEMORY) -> bytes:
         """The rest of the data set. Raises `InvalidObject` if it is longer than `limit` bytes."""
-        data = bytearray(self._ahead.read())
+        data: list[Buffer] = []
+        size = 0
         while pieces := await self.receive_pieces(1 << 20):
-            for piece in pieces:
-                data += piece
-            if len(data) > limit:
+            data += pieces
+            size += sum(map(len, pieces))
+            if size > limit:
                 raise InvalidObject(f"the data set has more than {limit} bytes")
-        return bytes(data)
+        return b"".join(data)
 
     async def dataset(self, limit: int = MOST_IN_MEMORY) -> FileDataset:
         """The data set with its File Meta Information, read whole by pydicom, in a thread.
 
         What is wrong inside of elements shows when they are used. Raises `InvalidObject` if pydicom cannot read it at
-        all, or if it has more than `limit` bytes.
+        all, or if it has more than `limit` bytes, and `ValueError` if something of it was read before.
         """
+        if self.is_begun:
+            raise ValueError("something of the instance was read before: what is left is no data set")
         data = self.file_head() + await self.read(limit)
         return await run_abandonable(_parse, data)
 

@@ -24,7 +24,14 @@ import attrs
 import trio
 
 from ..errors import InvalidObject
-from ..protocol.status import Status
+from ..protocol.status import (
+    CANNOT_UNDERSTAND,
+    DATA_SET_DOES_NOT_MATCH,
+    DUPLICATE_SOP_INSTANCE,
+    OUT_OF_RESOURCES,
+    SUCCESS,
+    Status,
+)
 from ..sources.part10 import first_uids
 from ..sources.threads import run_abandonable
 from ..uids import is_valid_uid
@@ -38,6 +45,7 @@ log = logging.getLogger(__name__)
 
 _CHUNK = 1 << 20  # bytes of a data set that are gathered for one hop to a thread
 _FIRST = 8 << 10  # bytes of a data set in which its SOP UIDs are looked for; 4 KiB once inflated
+_SOP_CLASS_UID, _SOP_INSTANCE_UID = 0x0008_0016, 0x0008_0018
 _GRACE = 1.0  # s that a cancelled task waits for its thread
 _THREADS = 40
 _FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
@@ -98,8 +106,8 @@ class InstanceFolder:
     the folder cannot be made or written to.
 
     Answers: A700 out of space or other trouble with the disk, which a warning in the log explains; A900 if the data set
-    has another SOP Class UID or SOP Instance UID than the request (in its first 8 KiB: if they are not there, it is
-    filed); C000 if it is empty, too large or damaged; 0111 see `Duplicates`.
+    has another SOP Class UID or SOP Instance UID than the request (if it has none, it is filed); C000 if it is empty,
+    too large, or damaged before its UIDs or what the layout needs of it; 0111 see `Duplicates`.
 
     Any number of instances may be stored at once, and any number of processes may use the folder.
     """
@@ -153,9 +161,13 @@ class InstanceFolder:
     async def store(self, instance: Instance) -> StoredInstance:
         """Store `instance`, and tell what became of it; refusals do not raise.
 
-        If it is refused before its end, the rest is left unread. Cancelled, it files nothing, unless the last step had
+        If it is refused before its end, the rest is left unread. Cancelled, it files nothing, unless the renaming had
         begun; what it had written is removed. It waits up to a second for a thread at work.
+
+        Raises `ValueError` for an instance of which something was read before: what is left is not the whole of it.
         """
+        if instance.is_begun:
+            raise ValueError("something of the instance was read before: a file of the rest would not be whole")
         file = ArrivingFile(self._root, self._durable, sync=self._sync, min_free=self._min_free)
         head = instance.file_head()
         result = functools.partial(
@@ -172,22 +184,22 @@ class InstanceFolder:
             while True:
                 pieces, count = await _gather(instance)
                 if not size:
-                    _check_uids(instance, pieces)
+                    is_identified = _check_uids(instance, pieces)
                 size += count
                 if size > self._max_object_size:
-                    raise _Refusal(0xC000, "the object is larger than this receiver takes")
+                    raise _Refusal(CANNOT_UNDERSTAND, "the object is larger than this receiver takes")
                 buffers += pieces
                 if count < _CHUNK:  # the end
                     break
                 await self._in_thread(self._write, file, buffers)
                 buffers = []
-            names = await self._in_thread(self._finish, file, buffers, instance, len(head))
+            names = await self._in_thread(self._finish, file, buffers, instance, len(head), is_identified)
         except _Refusal as refusal:
             return result(None, refusal.status, refusal.comment, size=size)
         finally:
             if file.is_in_use:
                 await _discard(file)
-        return result(Path(self._root, *names) if names else None, 0x0000, None, size=size)
+        return result(Path(self._root, *names) if names else None, SUCCESS, None, size=size)
 
     async def _in_thread(
         self, function: Callable[[ArrivingFile, *Args], Result], file: ArrivingFile, *args: *Args
@@ -204,20 +216,23 @@ class InstanceFolder:
             raise _out_of_resources(error) from error
 
     def _finish(
-        self, file: ArrivingFile, buffers: Sequence[Buffer], instance: Instance, offset: int
+        self, file: ArrivingFile, buffers: Sequence[Buffer], instance: Instance, offset: int, is_identified: bool
     ) -> tuple[str, ...] | None:
         """The names under which the instance was filed; None if it was there before."""
         try:
             with file:
                 self._sweep_once()
                 file.write(buffers)
+                if not is_identified:
+                    found = _find(file, instance, offset, frozenset((_SOP_CLASS_UID, _SOP_INSTANCE_UID)))
+                    _compare(instance, found.get(_SOP_CLASS_UID, b""), found.get(_SOP_INSTANCE_UID, b""))
                 names = self._layout.names(self._values(file, instance, offset))
                 if file.commit(names, replace=self.duplicates is Duplicates.REPLACE):
                     return names
         except OSError as error:
             raise _out_of_resources(error) from error
         if self.duplicates is Duplicates.REFUSE:
-            raise _Refusal(0x0111, "the SOP instance is already stored")
+            raise _Refusal(DUPLICATE_SOP_INSTANCE, "the SOP instance is already stored")
         return None
 
     def _values(self, file: ArrivingFile, instance: Instance, offset: int) -> dict[str, bytes]:
@@ -230,12 +245,7 @@ class InstanceFolder:
         }
         encoded = {field: value.encode("utf-8", "backslashreplace") for field, value in values.items()}
         if tags := self._layout.tags:
-            try:
-                found = find_values(
-                    file.read_at, offset, file.size, instance.transfer_syntax_uid, frozenset(tags.values())
-                )
-            except InvalidObject as error:
-                raise _Refusal(0xC000, "cannot read the data set's identification") from error
+            found = _find(file, instance, offset, frozenset(tags.values()))
             encoded.update({field: found.get(tag, b"") for field, tag in tags.items()})
         return encoded
 
@@ -252,13 +262,13 @@ class InstanceFolder:
 
 async def _discard(file: ArrivingFile) -> None:
     """Remove `file`; if a thread is still at work on it, and goes on for longer than this waits, that thread will."""
+    file.is_unwanted = True  # so a thread that has not come to the renaming will not do it
     with trio.move_on_after(_GRACE, shield=True):
         try:
             # A limiter of its own: nobody is to wait for other threads here.
             await run_abandonable(file.discard, limiter=trio.CapacityLimiter(1))
-        except RuntimeError:  # the system has no more threads, so none is at work on this file
-            file.discard()
-    file.is_unwanted = True
+        except RuntimeError:  # the system has no more threads; one that is still at work on this file will remove it
+            file.discard(wait=False)
 
 
 async def _gather(instance: Instance) -> tuple[list[Buffer], int]:
@@ -271,12 +281,12 @@ async def _gather(instance: Instance) -> tuple[list[Buffer], int]:
     return gathered, size
 
 
-def _check_uids(instance: Instance, pieces: Sequence[Buffer]) -> None:
-    """That the data set which begins with `pieces` is that of the request."""
+def _check_uids(instance: Instance, pieces: Sequence[Buffer]) -> bool:
+    """That the data set which begins with `pieces` is that of the request. False if its UIDs come later."""
     if not pieces:
-        raise _Refusal(0xC000, "the data set is empty")
+        raise _Refusal(CANNOT_UNDERSTAND, "the data set is empty")
     if not is_valid_uid(instance.sop_instance_uid):
-        raise _Refusal(0xC000, "the SOP Instance UID is not a UID")
+        raise _Refusal(CANNOT_UNDERSTAND, "the SOP Instance UID is not a UID")
     first = bytearray()
     for piece in pieces:
         first += piece[: _FIRST - len(first)]
@@ -285,13 +295,28 @@ def _check_uids(instance: Instance, pieces: Sequence[Buffer]) -> None:
     try:
         found = first_uids(first, 0, instance.transfer_syntax_uid)
     except InvalidObject as error:
-        raise _Refusal(0xC000, error.reason[:64]) from error
+        raise _Refusal(CANNOT_UNDERSTAND, error.reason) from error
     if found is None:
-        return
-    wanted = (instance.sop_class_uid, "SOP Class UID"), (instance.sop_instance_uid, "SOP Instance UID")
-    for value, (uid, name) in zip(found, wanted, strict=True):
+        return False
+    _compare(instance, *found)
+    return True
+
+
+def _compare(instance: Instance, sop_class: bytes, sop_instance: bytes) -> None:
+    """That the UIDs of the data set, where it has them, are those of the request."""
+    for value, uid, name in (
+        (sop_class, instance.sop_class_uid, "SOP Class UID"),
+        (sop_instance, instance.sop_instance_uid, "SOP Instance UID"),
+    ):
         if value and value not in (uid.encode(), uid.encode() + b"\0", uid.encode() + b" "):
-            raise _Refusal(0xA900, f"the data set has another {name} than the request")
+            raise _Refusal(DATA_SET_DOES_NOT_MATCH, f"the data set has another {name} than the request")
+
+
+def _find(file: ArrivingFile, instance: Instance, offset: int, tags: frozenset[int]) -> dict[int, bytes]:
+    try:
+        return find_values(file.read_at, offset, file.size, instance.transfer_syntax_uid, tags)
+    except InvalidObject as error:
+        raise _Refusal(CANNOT_UNDERSTAND, "cannot read the data set's identification") from error
 
 
 def _out_of_resources(error: OSError) -> _Refusal:
@@ -300,5 +325,5 @@ def _out_of_resources(error: OSError) -> _Refusal:
         reason += "; the file system has no hard links: file with Duplicates.REPLACE, or to another file system"
     log.warning("an instance could not be filed: %s", reason)
     if error.errno in _FULL:
-        return _Refusal(0xA700, "the storage is full")
-    return _Refusal(0xA700, f"the storage failed ({errno.errorcode.get(error.errno or 0, 'unknown error')})")
+        return _Refusal(OUT_OF_RESOURCES, "the storage is full")
+    return _Refusal(OUT_OF_RESOURCES, f"the storage failed ({errno.errorcode.get(error.errno or 0, 'unknown error')})")

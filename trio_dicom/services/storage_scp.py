@@ -8,12 +8,10 @@ from collections.abc import Awaitable, Callable, Container, Iterable
 from ..association.performing import ANY, Service, ServiceRequest
 from ..errors import InvalidObject, printable
 from ..protocol.command import CStoreRQ, Response
+from ..protocol.status import CANNOT_UNDERSTAND, SOP_CLASS_NOT_SUPPORTED
 from ..uids import is_valid_uid
 from .instance import Instance, StoreReply
 from .instance_folder import InstanceFolder
-
-SOP_CLASS_NOT_SUPPORTED = 0x0122
-CANNOT_UNDERSTAND = 0xC000
 
 Handler = Callable[[Instance], Awaitable[StoreReply | int]]
 
