@@ -2,12 +2,13 @@ import pytest
 import trio
 from my_sender import send_all
 
-from trio_dicom import AssociationAborted, ConnectionLost, OperationTimeout, StatusError
+from trio_dicom import AssociationAborted, ConnectionLost, OperationTimeout, StatusError, send_file
 from trio_dicom.testing import (
     FaultyStream,
     Reset,
     SOPClass,
     cancel_at_every_checkpoint,
+    make_instance_file,
     make_study,
     memory_link,
     scripted_link,
@@ -61,6 +62,25 @@ async def test_the_network_fails_in_the_middle(dicom_scp, autojump_clock):
         with pytest.raises(ConnectionLost):
             await send_all(association, make_study(3))
     assert dicom_scp.stored == []
+
+
+async def test_my_files_over_a_port(dicom_scp, tmp_path):
+    path = tmp_path / "ct.dcm"
+    path.write_bytes(make_instance_file())
+    response = await send_file(dicom_scp.address, path)
+    assert response.status == 0x0000
+    assert len(dicom_scp.received) == 1
+
+
+async def test_a_peer_with_a_mind_of_its_own(autojump_clock):
+    async def script(peer):
+        await peer.accept(max_pdu_length=4096)
+        context_id, request, data_set = await peer.receive_message()
+        assert len(data_set) % 2 == 0
+        await peer.answer(context_id, request, status=0xB000, error_comment="coerced")
+
+    async with scripted_link(script, CONTEXTS) as association:
+        await send_all(association, make_study(1))
 
 
 async def test_a_peer_that_says_what_no_peer_should(autojump_clock):

@@ -57,7 +57,7 @@ async def serve_associations(
     tls: ssl.SSLContext | None = None,
     task_status: trio.TaskStatus[AssociationServer] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Accept associations on `port`, and perform `services` on them, until cancelled or drained.
+    """Accept associations on `port`, and perform `services` on them, until cancelled or drained::
 
         async with trio.open_nursery() as nursery:
             server = await nursery.start(serve_associations, StorageSCP("incoming"), 11112)

@@ -28,7 +28,7 @@ import trio.testing
 
 
 class Cut(trio.abc.Instrument):
-    """A block that is cancelled after the `checkpoint`th step of any task since it was entered; 0 is at once."""
+    """A block that is cancelled after so many steps (`checkpoint`) of any task since it was entered; 0 is at once."""
 
     def __init__(self, checkpoint: int) -> None:
         self.checkpoint = checkpoint

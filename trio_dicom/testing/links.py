@@ -35,7 +35,7 @@ def memory_link(
     backpressure: bool = False,
     streams: Streams | None = None,
 ) -> AbstractAsyncContextManager[tuple[Association, Association]]:
-    """A requestor's and an acceptor's association, joined in memory, for an `async with` block.
+    """A requestor's and an acceptor's association, joined in memory, for an `async with` block::
 
         async with memory_link([SOPClass.CT], StorageSCP(handler)) as (requestor, acceptor):
             await CStoreSCU(requestor).send(io.BytesIO(make_instance_file()))

@@ -97,7 +97,7 @@ class ScriptedReply:
 class ScriptedStorageSCP:
     """What `storage_scp` gives: a Storage SCP that keeps in memory what comes.
 
-    `received` has the `ReceivedInstance`s in the order in which they came whole.
+    `received` has each `ReceivedInstance` in the order in which they came whole.
     """
 
     def __init__(self, ae_title: str) -> None:
@@ -306,7 +306,7 @@ async def storage_scp(
     tls: ssl.SSLContext | None = None,
     assert_all_used: bool = True,
 ) -> AsyncIterator[ScriptedStorageSCP]:
-    """A Storage SCP on a port of 127.0.0.1 that the system chooses, for an `async with` block.
+    """A Storage SCP on a port of 127.0.0.1 that the system chooses, for an `async with` block::
 
         async with storage_scp() as scp:
             scp.reply(0xA700, times=2)
