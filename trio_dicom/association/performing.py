@@ -158,7 +158,7 @@ class ServiceRequest:
         `trio.BusyResourceError` if another task waits for the same, and `trio.ClosedResourceError` once the request has
         ended: what nobody has taken by then was dropped. Cancelled, nothing is lost.
         """
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint_if_cancelled()  # others have their turn when this waits, which it soon does
         self._check_wanted()
         if self._wanted:
             raise trio.BusyResourceError("another task receives this data set")

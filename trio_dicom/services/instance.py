@@ -106,6 +106,7 @@ class Instance(trio.abc.ReceiveStream):
         if data := self._ahead.read(-1 if max_bytes is None else max_bytes):
             await trio.lowlevel.checkpoint()
             return data
+        await trio.lowlevel.checkpoint()
         data = b"".join(await self.receive_pieces())
         if max_bytes is not None and len(data) > max_bytes:
             self._ahead = io.BytesIO(data)
