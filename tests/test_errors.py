@@ -30,6 +30,10 @@ SAMPLES: list[tuple[errors.TrioDicomError, str]] = [
         errors.AssociationRejected(1, 1, 7, "called AE title not recognized"),
         "the peer rejected the association permanently: called AE title not recognized",
     ),
+    (
+        errors.AssociationRejected(1, 1, 7, "why", False, "CT\n" + 20 * "1", ""),
+        'CT\\n1111111111111... called "": the association was rejected permanently: why',
+    ),
     (errors.AssociationRejected(2, 3, 2), "the peer rejected the association for now: source 3, reason 2"),
     (errors.AssociationRejected(0, 255, 9), "the peer rejected the association (result 0): source 255, reason 9"),
     (

@@ -115,7 +115,7 @@ class AssociationTimeout(AssociationError):
 class AssociationRejected(AssociationError):
     """A-ASSOCIATE-RJ (PS3.8 9.3.4), the peer's answer or, `by_peer` being False, ours.
 
-    Values outside the standard's tables are kept as they came.
+    Values outside the standard's tables are kept as they came, and so are the AE titles of a request that we rejected.
     """
 
     result: int
@@ -123,6 +123,8 @@ class AssociationRejected(AssociationError):
     reason: int
     text: str = ""
     by_peer: bool = True
+    calling_ae_title: str | None = None
+    called_ae_title: str | None = None
 
     @property
     def retry(self) -> Retry:  # type: ignore[override]
@@ -133,6 +135,9 @@ class AssociationRejected(AssociationError):
         kind = {1: "permanently", 2: "for now"}.get(self.result, f"(result {self.result})")
         why = self.text or f"source {self.source}, reason {self.reason}"
         who = "the peer rejected the association" if self.by_peer else "the association was rejected"
+        if self.calling_ae_title is not None and self.called_ae_title is not None:
+            calling, called = (printable(title, 16) or '""' for title in (self.calling_ae_title, self.called_ae_title))
+            who = f"{calling} called {called}: {who}"
         return f"{who} {kind}: {why}"
 
 

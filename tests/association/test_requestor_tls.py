@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import pytest
@@ -13,6 +13,7 @@ import trio.testing
 from trio_dicom import (
     AssociationSettings,
     AssociationTimeout,
+    ConnectionLost,
     CStoreSCU,
     Timeouts,
     TLSError,
@@ -27,6 +28,7 @@ from trio_dicom.testing import (
     TLSFault,
     make_instance_file,
     scripted_listener,
+    storage_scp,
     tls_contexts,
 )
 
@@ -92,6 +94,61 @@ async def test_a_peer_without_tls(contexts: TLSContexts) -> None:
             async with open_association(listener.address, CT, tls=contexts.client, server_hostname=HOST):
                 raise AssertionError("there is no association")
     assert type(caught.value) is TLSError
+
+
+async def no_words(peer: ScriptedPeer) -> None:
+    await peer.stream.receive_some()
+    await peer.close()
+
+
+async def the_wrong_words(peer: ScriptedPeer) -> None:
+    await peer.stream.receive_some()
+    await peer.send(b"\x15\3\3\0\2\2\x28")  # the alert handshake_failure
+    await peer.close()
+
+
+async def words_cut_off(peer: ScriptedPeer) -> None:
+    await peer.stream.receive_some()
+    await peer.send(b"\x16\3\3\0\x7a\2")  # the beginning of a ServerHello
+    await peer.close()
+
+
+@pytest.mark.parametrize(
+    ("script", "text"),
+    [
+        (no_words, "the peer closed the connection; does the peer speak TLS on this port?"),
+        (the_wrong_words, "SSLV3_ALERT_HANDSHAKE_FAILURE"),
+        (words_cut_off, "in the middle of it; it may ask for a certificate of ours, or not accept it"),
+    ],
+)
+async def test_why_a_handshake_failed(
+    contexts: TLSContexts, script: Callable[[ScriptedPeer], Awaitable[None]], text: str
+) -> None:
+    async with scripted_listener(script) as listener:
+        with pytest.raises(TLSError) as caught:
+            async with open_association(listener.address, CT, tls=contexts.client, server_hostname=HOST):
+                raise AssertionError("there is no association")
+    assert str(caught.value).endswith(text)
+
+
+@pytest.mark.parametrize(
+    ("fault", "text"),
+    [
+        (TLSFault.NO_CLIENT_CERTIFICATE, "the peer sent no certificate"),
+        (TLSFault.OTHER_AUTHORITY, "the peer ended the handshake; it may not trust our certificate"),
+    ],
+)
+async def test_what_a_server_says_of_a_handshake(fault: TLSFault, text: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "trio_dicom")
+    contexts = tls_contexts(HOST, fault=fault)
+    async with storage_scp(tls=contexts.server) as scp:
+        with pytest.raises((TLSError, ConnectionLost)):
+            async with open_association(scp.address, CT, tls=contexts.client, server_hostname=HOST):
+                raise AssertionError("there is no association")
+        with trio.fail_after(5):
+            while not caplog.messages:
+                await trio.lowlevel.checkpoint()
+    assert caplog.messages == [f"connection from 127.0.0.1: the TLS handshake failed: {text}"]
 
 
 async def test_a_handshake_that_hangs(contexts: TLSContexts) -> None:

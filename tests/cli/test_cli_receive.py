@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import shutil
@@ -225,9 +226,12 @@ def test_titles(command_line: CommandLine, folder: Path, files: list[Path]) -> N
         for title in ("CT1", "CT2"):
             assert code(command_line, receiver, files[0], "--calling", title) == 0
         assert code(command_line, receiver, files[0], "--calling", "CT3") == 69
-        assert "calling" in receiver.err().lower()
+        rejected = "the association was rejected permanently: "
+        reason = "calling AE title not recognised"
+        assert receiver.err() == f"trio-dicom: connection from 127.0.0.1: CT3 called STORE: {rejected}{reason}"
         assert command_line("echo", f"OTHER@127.0.0.1:{receiver.port}", "--calling", "CT1").code == 69
-        assert "called" in receiver.err().lower()
+        reason = "called AE title not recognised"
+        assert receiver.err() == f"trio-dicom: connection from 127.0.0.1: CT1 called OTHER: {rejected}{reason}"
         assert receiver.stop().code == 0
 
 
@@ -345,11 +349,11 @@ def test_what_the_options_say_is_done(
     timeouts = reception.settings.timeouts
     assert (timeouts.idle, timeouts.handler, timeouts.pdu, timeouts.artim) == (20, 20, 20, 10)
     assert (reception.admission.associations, reception.admission.associations_per_host) == (9, 3)
-    assert (instances._sync, instances._max_object_size, instances.duplicates) == (False, 77, Duplicates.KEEP)
+    assert (instances.sync, instances.max_object_size, instances.duplicates) == (False, 77, Duplicates.KEEP)
     assert rest == {"accept_private": True, "once": False, "report_path": tmp_path / "r", "quiet": False}
     assert (default.port, default.host, default.tls) == (11112, "127.0.0.1", None)
     assert default.settings.max_pdu_length == 131_072
-    assert (default_instances._sync, default_instances._max_object_size) == (True, 16 << 30)
+    assert (default_instances.sync, default_instances.max_object_size) == (True, 16 << 30)
     assert default.admission.associations == 1
     assert once["once"]
 
@@ -368,6 +372,7 @@ def test_a_port_that_is_in_use(folder: Path, busy_port: str) -> None:
     assert (ended.code, ended.out) == (75, "")
     assert ended.err.startswith(f"trio-dicom: cannot listen on 127.0.0.1:{busy_port}: the port is in use; ")
     assert "--port" in ended.err
+    assert not folder.exists()
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "no-such-host.invalid"])
@@ -388,8 +393,15 @@ def test_a_port_that_needs_rights(command_line: CommandLine, folder: Path, monke
     ("options", "text"),
     [
         ((), "--output"),
-        (("--output", "/dev/null"), "the folder for instances cannot be used: Not a directory: /dev/null"),
-        (("--output", "/proc/new"), "the folder for instances cannot be used: No such file or directory: /proc/new"),
+        (("--output", ""), "must not be empty"),
+        (
+            ("--port", "0", "--output", "/dev/null"),
+            "the folder for instances cannot be used: Not a directory: /dev/null",
+        ),
+        (
+            ("--port", "0", "--output", "/proc/new"),
+            "the folder for instances cannot be used: No such file or directory: /proc/new",
+        ),
         (("--output", ".", "--port", "65536"), "0 for any free port"),
         (("--output", ".", "--port", "dicom"), "--port"),
         (("--output", ".", "--ae", "A_TITLE_THAT_IS_TOO_LONG"), "not an AE title"),
@@ -408,7 +420,7 @@ def test_a_port_that_needs_rights(command_line: CommandLine, folder: Path, monke
         (("--output", ".", "--cert", "cert.pem"), "need --tls"),
         (("--output", ".", "--tls"), "--tls needs --cert"),
         (("--output", ".", "--tls", "--cert", "/missing.pem"), "the TLS files cannot be used: "),
-        (("--output", ".", "--report", "/missing/report"), "the report cannot be written: No such file"),
+        (("--port", "0", "--output", ".", "--report", "/missing/report"), "the report cannot be written: No such file"),
         (("--output", ".", "PEER@127.0.0.1:104"), "PEER@127.0.0.1:104"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
@@ -422,10 +434,28 @@ def test_usage_errors(command_line: CommandLine, options: tuple[str, ...], text:
 
 def test_a_report_does_not_overwrite_an_object(command_line: CommandLine, folder: Path, files: list[Path]) -> None:
     before = files[0].read_bytes()
-    ended = command_line("receive", "--output", folder, "--report", files[0])
+    ended = command_line("receive", "--port", "0", "--output", folder, "--report", files[0])
     assert ended.code == 2
     assert "it is a DICOM file" in ended.err
     assert files[0].read_bytes() == before
+
+
+def test_a_report_goes_on(command_line: CommandLine, folder: Path, files: list[Path], tmp_path: Path) -> None:
+    report = tmp_path / "arrivals.ndjson"
+    report.write_text('{"outcome": "from the first run"}\n{"outcome": "torn by a po')
+    with receiving(folder, "--report", report) as receiver:
+        assert code(command_line, receiver, files[0]) == 0
+        second = start("receive", "--port", str(receiver.port), "--output", folder, "--report", report)
+        assert finish(second).code == 75
+        with receiving(folder, "--report", report) as other:  # of another port
+            assert code(command_line, other, files[1]) == 0
+            assert code(command_line, receiver, files[0]) == 0
+            other.stop()
+        receiver.stop()
+    first, torn, *lines = report.read_text().splitlines()
+    assert "from the first run" in first
+    assert torn.endswith("torn by a po")
+    assert [json.loads(line)["sop_instance_uid"] for line in lines] == ["2.25.1000.1", "2.25.1000.2", "2.25.1000.1"]
 
 
 def test_a_report_that_is_cut_short_is_told(command_line: CommandLine, folder: Path, files: list[Path]) -> None:

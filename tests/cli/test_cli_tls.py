@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import socket
 import ssl
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -87,9 +91,61 @@ def test_a_client_certificate(
         assert ended.code in (69, 75)
 
 
+def test_a_client_certificate_that_is_asked_for_after_the_handshake(
+    command_line: CommandLine, tls_files: dict[str, Path], server: ssl.SSLContext, file: Path
+) -> None:
+    """In TLS 1.3. A blocking server tells why, in an alert."""
+    server.minimum_version = ssl.TLSVersion.TLSv1_3
+    server.verify_mode = ssl.CERT_REQUIRED
+
+    def refuse(listener: socket.socket) -> None:
+        for _ in range(2):
+            with server.wrap_socket(listener.accept()[0], server_side=True, do_handshake_on_connect=False) as stream:
+                with contextlib.suppress(ssl.SSLError):
+                    stream.do_handshake()
+                while os.read(stream.fileno(), 1 << 16):
+                    pass
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=refuse, args=(listener,), daemon=True)
+        thread.start()
+        address = f"PEER@127.0.0.1:{listener.getsockname()[1]}"
+        for command in (("echo", address), ("send", address, file)):
+            ended = command_line(*command, "--tls", "--ca", tls_files["ca"])
+            assert ended.code == 69
+            assert "TLSV13_ALERT_CERTIFICATE_REQUIRED; a peer that asks for a certificate needs --cert" in ended.err
+        thread.join(5)
+
+
 def test_files_that_are_no_pem(
     command_line: CommandLine, tls_files: dict[str, Path], server: ssl.SSLContext, file: Path
 ) -> None:
     ended = command_line("echo", "PACS@host:104", "--tls", "--ca", tls_files["ca"], "--cert", file)
     assert ended.code == 2
-    assert "TLS files cannot be used" in ended.err
+    assert f"TLS files cannot be used: --cert {file}: there is no certificate in it" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("names", "text"),
+    [
+        ({"ca": "server key"}, "--ca {ca}: there is no certificate in it"),
+        ({"cert": "server key"}, "--cert {cert}: there is no certificate in it"),
+        ({"cert": "ca"}, "--cert {cert}: there is no private key in it that can be used: --key"),
+        ({"cert": "server", "key": "ca"}, "--key {key}: there is no private key in it that can be used, in PEM"),
+        ({"cert": "server", "key": "client key"}, "--key {key}: it is not the private key of --cert {cert}"),
+        ({"cert": "server", "key": "/missing.pem"}, "--key {key}: No such file or directory"),
+    ],
+    ids=str,
+)
+def test_which_file_cannot_be_used(
+    command_line: CommandLine, tls_files: dict[str, Path], names: dict[str, str], text: str
+) -> None:
+    paths = {option: os.fspath(tls_files.get(name, Path(name))) for option, name in names.items()}
+    options = [word for option, path in paths.items() for word in (f"--{option}", path)]
+    ended = command_line("echo", "PACS@host:104", "--tls", *options)
+    assert ended.code == 2
+    assert ended.err.startswith(f"trio-dicom: the TLS files cannot be used: {text.format(**paths)}")
+    if "cert" in paths:
+        ended = command_line("receive", "--output", "/missing/folder", "--tls", *options)
+        assert ended.code == 2
+        assert ended.err.startswith(f"trio-dicom: the TLS files cannot be used: {text.format(**paths)}")

@@ -185,8 +185,12 @@ BOMBS["fault69-sub_item_bomb"] = sub_item_bomb()
 BOMBS["fault69-item_bomb"] = harmless()
 
 
-@pytest.mark.parametrize("bomb", BOMBS.values(), ids=BOMBS)
-async def test_bombs_leave_memory_and_others_as_they_were(bomb):
+@pytest.mark.parametrize(
+    ("bomb", "growth"),
+    [(bomb, 1024 if "length" in name or "long" in name else 4096) for name, bomb in BOMBS.items()],  # KB
+    ids=BOMBS,
+)
+async def test_bombs_leave_memory_and_others_as_they_were(bomb, growth):
     async def throw(bomb=bomb):
         peer = ScriptedPeer(await trio.open_tcp_stream("127.0.0.1", server.port))
         await peer.send(bomb)
@@ -206,13 +210,13 @@ async def test_bombs_leave_memory_and_others_as_they_were(bomb):
             await throw(harmless())
             before = server.rss
             await throw()
-            assert server.rss - before < 1024
+            assert server.rss - before < growth
             await throw_ten()
             before = server.rss
             for _ in range(5):
                 await throw_ten()
                 assert (await other.store(FILE)).status == 0x0000
-            assert server.rss - before < 1024
+            assert server.rss - before < growth
             assert await other.release() == ReleaseRP()
 
 

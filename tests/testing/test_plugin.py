@@ -78,6 +78,15 @@ def test_a_test_that_fails_says_why(run: Run) -> None:
     assert "assert Status(0xA700" in ended.stdout
 
 
+def test_a_test_that_fails_says_nothing_else(run: Run) -> None:
+    source = SENDS.format(marker="", required=True, statuses=[])
+    ended = run(source + "        raise OSError('of the test')\n", settings="trio_mode = true")
+    assert ended.returncode == 1
+    assert "OSError: of the test" in ended.stdout
+    assert "was scripted for" not in ended.stdout
+    assert "AssertionError" not in ended.stdout
+
+
 def test_tls(run: Run) -> None:
     source = "def test_tls(dicom_tls):\n    assert dicom_tls.client is not dicom_tls.server\n"
     assert run(source).returncode == 0

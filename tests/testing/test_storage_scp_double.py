@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import math
+import re
+from typing import Any
 
 import pytest
 import trio
@@ -143,6 +145,27 @@ async def test_what_was_not_used_is_complained_of(used: int) -> None:
 
     with pytest.raises(AssertionError, match=f"A700 was scripted for 2, and met by {used}"):
         await use()
+
+
+async def test_an_error_of_the_body_is_the_only_one() -> None:
+    with pytest.raises(OSError, match="of the body") as caught:  # noqa: PT012
+        async with storage_scp() as scp:
+            scp.reply(0xA700)
+            raise OSError("of the body")
+    assert caught.value.__context__ is None
+
+
+@pytest.mark.parametrize("status", ["A700", None, 42752.0, [0xA700]])
+async def test_a_status_is_a_number(status: Any) -> None:
+    async with storage_scp() as scp:
+        with pytest.raises(TypeError, match=re.escape(f"a status is a number, such as 0xA700, not {status!r}")):
+            scp.reply(status)
+
+
+async def test_what_was_not_used_at_all_is_told_how_to_be_allowed() -> None:
+    with pytest.raises(AssertionError, match=r"A700 .* for 2, and met by 0; `required=False` allows that$"):
+        async with storage_scp() as scp:
+            scp.reply(0xA700, times=2)
 
 
 async def test_what_was_not_used_is_named() -> None:

@@ -25,6 +25,7 @@ from ..errors import (
     LocalProtocolError,
     PeerLimitUnusable,
     ProtocolViolation,
+    TLSError,
     TrioDicomError,
 )
 from ..peer import Peer
@@ -180,7 +181,9 @@ class AssociationServer:
                 log.info("association with %s ended: %s", host, association.failure)
         except TrioDicomError as failure:
             level = logging.ERROR if isinstance(failure, InternalError) else logging.INFO
-            log.log(level, "connection from %s: %s", host, failure)
+            # A text: the failure itself would stay with this frame, and all that was received with it.
+            what = f"the TLS handshake failed: {failure.reason}" if isinstance(failure, TLSError) else str(failure)
+            log.log(level, "connection from %s: %s", host, what)
         except Exception as error:
             log.error("a connection from %s failed with %s (details at DEBUG)", host, type(error).__name__)
             log.debug("the failure", exc_info=error)
@@ -225,7 +228,13 @@ class _Entrance:
                 with trio.move_on_after(timeouts.association):
                     await say(transport, machine.send(objection))
                 raise AssociationRejected(
-                    objection.result, objection.source, objection.reason, objection.text, by_peer=False
+                    objection.result,
+                    objection.source,
+                    objection.reason,
+                    objection.text,
+                    by_peer=False,
+                    calling_ae_title=request.calling_ae_title,
+                    called_ae_title=request.called_ae_title,
                 )
             response, negotiated = answer(
                 request, self.services.supported(request), self.settings, identity_response=confirmed

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 
 import trio
 
-from ..errors import AssociationTimeout, ConnectFailed, ConnectionLost, TLSError, TLSVerifyError
+from ..errors import AssociationTimeout, ConnectFailed, ConnectionLost, Retry, TLSError, TLSVerifyError
 from ..peer import Peer
 from ..settings import Timeouts
 
@@ -80,7 +80,14 @@ def _lost(error: BaseException) -> ConnectionLost:
     if isinstance(cause, ssl.SSLEOFError):
         return ConnectionLost("the peer closed the connection without a TLS close_notify")
     if isinstance(cause, ssl.SSLError):
-        return ConnectionLost(f"TLS failed: {cause.reason or 'unknown reason'}")
+        lost = ConnectionLost(f"TLS failed: {cause.reason or 'unknown reason'}")
+        if "ALERT" in lost.detail and ("CERTIFICATE" in lost.detail or "UNKNOWN_CA" in lost.detail):
+            # In TLS 1.3 a client's handshake is over before the server has looked at its certificate.
+            lost = ConnectionLost(
+                f"the peer does not accept our TLS certificate, or that there is none: {cause.reason}"
+            )
+            lost.retry = Retry.AFTER_CONFIG
+        return lost
     if isinstance(cause, OSError) and cause.errno:
         return ConnectionLost(f"the connection was lost: {os.strerror(cause.errno)}")
     return ConnectionLost("the connection was lost")
@@ -264,7 +271,7 @@ async def dial(
     try:
         secured = _secured(stream, tls, server_hostname or peer.host, peer)
         with trio.move_on_after(timeouts.tls_handshake) as scope:
-            await _handshake(secured, str(peer))
+            await _handshake(secured, str(peer), _CLOSED_BY_SERVER)
         if scope.cancelled_caught:
             raise AssociationTimeout(f"the TLS handshake with {peer}", timeouts.tls_handshake)
     except BaseException:
@@ -275,9 +282,9 @@ async def dial(
 
 def _secured(
     stream: trio.SocketStream, tls: ssl.SSLContext, server_hostname: str, peer: Peer
-) -> trio.SSLStream[trio.SocketStream]:
+) -> trio.SSLStream[trio.abc.Stream]:
     try:
-        return trio.SSLStream(stream, tls, server_hostname=server_hostname)
+        return trio.SSLStream[trio.abc.Stream](stream, tls, server_hostname=server_hostname)
     except (ssl.SSLError, ValueError) as error:
         raise TLSError(str(peer), f"not with this context and server name: {error}") from error
 
@@ -307,11 +314,11 @@ def local_address(listener: trio.SocketListener) -> tuple[str, int]:
 async def secure(stream: trio.SocketStream, tls: ssl.SSLContext, timeouts: Timeouts) -> trio.abc.Stream:
     """The server's side of a TLS handshake. Raises `AssociationTimeout` or `TLSError`; `stream` is closed then."""
     try:
-        secured = trio.SSLStream(stream, tls, server_side=True)
+        secured = trio.SSLStream[trio.abc.Stream](stream, tls, server_side=True)
         with trio.move_on_after(timeouts.tls_handshake) as scope:
-            await _handshake(secured, "a peer that connected")
+            await _handshake(secured, "a peer that connected", _CLOSED_BY_CLIENT)
         if scope.cancelled_caught:
-            raise AssociationTimeout("the TLS handshake with a peer that connected", timeouts.tls_handshake)
+            raise AssociationTimeout("the TLS handshake", timeouts.tls_handshake)
     except BaseException:
         await trio.aclose_forcefully(stream)
         raise
@@ -339,13 +346,64 @@ def _attempt(error: OSError) -> tuple[str, OSError]:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}", OSError(error.errno, os.strerror(error.errno))
 
 
-async def _handshake(stream: trio.SSLStream[trio.SocketStream], peer: str) -> None:
+_DOES_IT_SPEAK_TLS = "does the peer speak TLS on this port?"
+_NO_TLS = (
+    "WRONG_VERSION_NUMBER",
+    "HTTP_REQUEST",
+    "HTTPS_PROXY_REQUEST",
+    "RECORD_LAYER_FAILURE",
+    "PACKET_LENGTH_TOO_LONG",
+    "UNKNOWN_PROTOCOL",
+)  # what OpenSSL says of bytes that are no TLS
+_REASONS = {"PEER_DID_NOT_RETURN_A_CERTIFICATE": "the peer sent no certificate"} | {
+    reason: f"{reason}; {_DOES_IT_SPEAK_TLS}" for reason in _NO_TLS
+}
+# What a peer means that closes in the handshake: one that had not said anything yet, and one that had.
+_CLOSED_BY_SERVER = (
+    f"the peer closed the connection; {_DOES_IT_SPEAK_TLS}",
+    "the peer closed the connection in the middle of it; it may ask for a certificate of ours, or not accept it",
+)
+_CLOSED_BY_CLIENT = (
+    "the peer closed the connection before it",
+    "the peer ended the handshake; it may not trust our certificate",
+)
+
+
+class _Heard(trio.abc.Stream):
+    """A stream, and whether anything has come from it."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self.stream = stream
+        self.anything = False
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        data = await self.stream.receive_some(max_bytes)
+        self.anything |= bool(data)
+        return data
+
+    async def send_all(self, data: Buffer) -> None:
+        await self.stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self.stream.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        await self.stream.aclose()
+
+
+async def _handshake(stream: trio.SSLStream[trio.abc.Stream], peer: str, closed: tuple[str, str]) -> None:
+    stream.transport_stream = heard = _Heard(stream.transport_stream)
     try:
         await stream.do_handshake()
     except trio.BrokenResourceError as error:
         cause = error.__cause__
         if isinstance(cause, ssl.SSLCertVerificationError):
             raise TLSVerifyError(peer, cause.verify_message or "the certificate was not verified") from error
-        reason = getattr(cause, "reason", None) or "the peer closed the connection"
-        failure = TLSError(peer, f"{reason}; does the peer speak TLS on this port?")
-        raise failure from error
+        reason = cause.reason if isinstance(cause, ssl.SSLError) else None
+        if reason is None or isinstance(cause, ssl.SSLEOFError):
+            text = closed[heard.anything]
+        else:
+            text = _REASONS.get(reason, reason)
+        raise TLSError(peer, text) from error
+    finally:
+        stream.transport_stream = heard.stream

@@ -62,6 +62,11 @@ def _title(kind: object, value: str | Sequence[str] | None) -> None:
         check_ae_title(title)
 
 
+def _named(kind: object, value: str) -> None:
+    if not value:
+        raise ValueError("It must not be empty: . is the folder that this one runs in.")
+
+
 def _port(kind: object, value: int) -> None:
     if not 0 <= value <= 65535:
         raise ValueError("It must be 1 to 65535, or 0 for any free port.")
@@ -111,11 +116,11 @@ Paths = Annotated[
 ]
 Retries = Annotated[int, Parameter(validator=_zero_or_more, help="how often an object is sent again")]
 MaxPDU = Annotated[int, Parameter(validator=_pdu_length, help="largest PDU, in bytes, either way")]
-Report = Annotated[Path | None, Parameter(help="write what became of each input to this file, as NDJSON")]
+Report = Annotated[Path | None, Parameter(help="write what became of each input to this file, a new one, as NDJSON")]
 Quiet = Annotated[bool, Parameter(negative="", help="print nothing but errors")]
 
 Port = Annotated[int, Parameter(validator=_port, help="TCP port to listen on; 0 is any free one")]
-Output = Annotated[Path, Parameter(help="folder to file the objects in; made if it is missing")]
+Output = Annotated[str, Parameter(validator=_named, help="folder to file the objects in; made if it is missing")]
 Bind = Annotated[
     str, Parameter(help="address to listen on: 0.0.0.0 is all of IPv4, :: all of IPv6; by default only this machine")
 ]
@@ -131,7 +136,12 @@ Callers = Annotated[
         help="an AE title that may call; repeat it for others; by default any may",
     ),
 ]
-Window = Annotated[int, Parameter(validator=_window, help="most objects at once on an association, if the peer asks")]
+Window = Annotated[
+    int,
+    Parameter(
+        validator=_window, help="most objects at once on an association, if the peer asks; 0 is as many as we can (64)"
+    ),
+]
 Associations = Annotated[int, Parameter(validator=_one_or_more, help="most associations at once; others are rejected")]
 PerHost = Annotated[int, Parameter(validator=_one_or_more, help="most of these from one address")]
 Idle = Annotated[
@@ -150,7 +160,9 @@ AcceptPrivate = Annotated[
     bool, Parameter(negative="", help="accept any SOP class and transfer syntax, not only the standard's for storage")
 ]
 Once = Annotated[bool, Parameter(negative="", help="end with the first association, the only one that is let in")]
-ArrivalReport = Annotated[Path | None, Parameter(help="write what became of each object to this file, as NDJSON")]
+ArrivalReport = Annotated[
+    Path | None, Parameter(help="append what became of each object to this file, as NDJSON; made if it is missing")
+]
 ServeTLS = Annotated[bool, Parameter(group=TLS, negative="", help="TLS 1.2 or later, and nothing else")]
 ClientCA = Annotated[
     Path | None, Parameter(group=TLS, help="PEM file of authorities: a peer must have a certificate of one of them")
@@ -285,7 +297,8 @@ def receive(
 
     Each line of the report has time, path, sop_class_uid, sop_instance_uid,
     transfer_syntax_uid, outcome (stored, kept, refused, incomplete or
-    in_doubt), status, bytes, calling_ae_title, host and comment.
+    in_doubt), status, bytes, calling_ae_title, host and comment. A report
+    that is there already goes on: lines are only ever added to it.
 
     SIGINT (Ctrl-C) and SIGTERM end it: the first lets nobody in any more, and
     objects that are coming in have 5 seconds to end; the second cuts them off.
@@ -296,7 +309,8 @@ def receive(
     address or the TLS files cannot be used; 75 the port is in use; 130 and
     143 SIGINT and SIGTERM cut objects off, or came before it listened.
     """
-    from .receive import open_folder, run_receive
+    from .filing import Filing
+    from .receive import run_receive
     from .reception import Reception
 
     _imported()
@@ -315,5 +329,5 @@ def receive(
         cert=cert,
         key=key,
     )
-    folder = open_folder(output, layout, duplicates, sync=not no_fsync, max_object_size=max_object_size)
-    return run_receive(reception, folder, accept_private=accept_private, once=once, report_path=report, quiet=quiet)
+    filing = Filing.of(output, layout, duplicates, sync=not no_fsync, max_object_size=max_object_size)
+    return run_receive(reception, filing, accept_private=accept_private, once=once, report_path=report, quiet=quiet)

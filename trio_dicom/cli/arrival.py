@@ -92,7 +92,7 @@ class ArrivalSCP(StorageSCP):
         try:
             response = await super().perform(request)
         except trio.Cancelled:
-            self._settle(request, *self._end_of(request))
+            self._settle(request, *self._end_of(request), was_cancelled=True)
             raise
         except Exception:
             self._settle(request, PROCESSING_FAILURE, "the receiver failed")
@@ -130,13 +130,15 @@ class ArrivalSCP(StorageSCP):
             return None, "the peer asked for release in the middle of it"
         return PROCESSING_FAILURE, "the receiver took too long"
 
-    def _settle(self, request: ServiceRequest, status: Status | None, comment: str) -> None:
+    def _settle(
+        self, request: ServiceRequest, status: Status | None, comment: str, *, was_cancelled: bool = False
+    ) -> None:
         filed = self._filed.pop(trio.lowlevel.current_task(), None)
         path = None if filed is None else filed.path
-        if filed is None and request.is_whole and (status is None or status == PROCESSING_FAILURE):
+        if was_cancelled and request.is_whole:
             fate = Fate.IN_DOUBT
         elif status is None:
-            fate = Fate.IN_DOUBT if request.is_whole else Fate.INCOMPLETE
+            fate = Fate.INCOMPLETE
         elif status.is_failure:
             fate = Fate.REFUSED
         else:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ..peer import host_and_port
 from .arrival import Arrival, Fate
-from .display import print_line
+from .line_queue import LineQueue
 
 PERIOD = 0.25  # s from one state of the live line to the next
 SAMPLES = 9  # of the counts, from which the rates are taken: two seconds
@@ -28,6 +28,7 @@ class ArrivalDisplay:
     def __init__(self, folder: Path, *, quiet: bool = False) -> None:
         self._prefix = len(str(folder).rstrip(os.sep)) + 1
         self._quiet = quiet
+        self._lines = LineQueue()
         self._counts: collections.Counter[Fate] = collections.Counter()
         self._bytes = 0
         self._start = self._end = time.monotonic()  # of what is counted
@@ -61,7 +62,7 @@ class ArrivalDisplay:
 
     def say(self, text: str) -> None:
         """A line of its own, on standard error."""
-        print_line(text, to_errors=True)
+        self._lines.put(text, to_errors=True)
 
     def update(self, associations: int, bytes_under_way: int) -> None:
         """So many associations are open."""
@@ -72,11 +73,19 @@ class ArrivalDisplay:
         fates = ", ".join(f"{n} {fate.value.replace('_', ' ')}" for fate, n in self._counts.items())
         seconds = max(self._end - self._start, 1e-9)
         rate = f"{self._bytes / 1e6:.1f} MB in {seconds:.1f} s, {self._bytes / seconds / 1e6:.1f} MB/s"
-        self._out(f"{count} object{'s' * (count != 1)}" + (f": {fates}; {rate}" if count else ""))
+        text = f"{count} object{'s' * (count != 1)}" + (f": {fates}; {rate}" if count else "")
+        if dropped := self._lines.dropped:
+            text += f"; {dropped} line{'s' * (dropped != 1)} dropped, since nobody read them"
+        if not self._quiet:
+            self._lines.put(text, is_last=True)
+
+    def close(self) -> None:
+        """Wait until what was said is written, but not for a reader that does not read."""
+        self._lines.close()
 
     def _out(self, text: str) -> None:
         if not self._quiet:
-            print_line(text)
+            self._lines.put(text)
 
 
 class LiveArrivalDisplay(ArrivalDisplay):
@@ -119,13 +128,13 @@ class LiveArrivalDisplay(ArrivalDisplay):
     def _out(self, text: str) -> None:
         if self._shown:  # in one go: a terminal is slow
             text = f"\r{text.ljust(len(self._shown))}\n{self._shown}"
-            print_line(text, end="")
+            self._lines.put(text, end="")
         else:
-            print_line(text)
+            self._lines.put(text)
 
     def _show(self, line: str) -> None:
         if line != self._shown:
-            print_line(f"\r{line.ljust(len(self._shown))}\r{line}", end="")
+            self._lines.put(f"\r{line.ljust(len(self._shown))}\r{line}", end="")
             self._shown = line
 
 

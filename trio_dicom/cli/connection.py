@@ -8,6 +8,7 @@ from pathlib import Path
 
 import attrs
 
+from ..errors import ConnectionLost, TLSError, TrioDicomError
 from ..peer import Peer
 from ..settings import AssociationSettings, Timeouts
 from .exit_codes import ExitCode
@@ -27,6 +28,16 @@ class Connection:
     settings: AssociationSettings
     timeout: float
     tls: ssl.SSLContext | None = None
+    has_certificate: bool = False
+
+    def explain(self, error: TrioDicomError) -> str:
+        """What to say of an association that did not come about."""
+        if self.tls is None or self.has_certificate:
+            return str(error)
+        is_likely = isinstance(error, TLSError) and ("certificate of ours" in error.reason or "ALERT" in error.reason)
+        if is_likely or isinstance(error, ConnectionLost):  # in TLS 1.3, a server looks at it after the handshake
+            return f"{error}; a peer that asks for a certificate needs --cert"
+        return str(error)
 
     @classmethod
     def of(
@@ -52,17 +63,48 @@ class Connection:
                 connect=min(timeout, 10.0), tls_handshake=min(timeout, 10.0), association=timeout, response=timeout
             ),
         )
-        return cls(peer, settings, timeout, _context(ca, cert, key) if tls else None)
+        if key and not cert:
+            raise usage_error("--key needs --cert")
+        context = tls_context(ssl.Purpose.SERVER_AUTH, ca, cert, key) if tls else None
+        return cls(peer, settings, timeout, context, cert is not None)
 
 
-def _context(ca: Path | None, cert: Path | None, key: Path | None) -> ssl.SSLContext:
-    if key and not cert:
-        raise usage_error("--key needs --cert")
+def tls_context(purpose: ssl.Purpose, ca: Path | None, cert: Path | None, key: Path | None) -> ssl.SSLContext:
+    """TLS 1.2 or later, with these files; exits with 2, and tells which, if one cannot be used."""
+    for option, path in (("--ca", ca), ("--cert", cert), ("--key", key)):
+        try:
+            if path is not None:
+                path.read_bytes()
+        except OSError as error:
+            raise _unusable(option, path, error.strerror or str(error)) from None
     try:
-        context = ssl.create_default_context(cafile=ca)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        if cert:
+        context = ssl.create_default_context(purpose, cafile=ca)
+    except ssl.SSLError:
+        raise _unusable("--ca", ca, _NO_CERTIFICATE) from None
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if cert is not None:
+        try:
             context.load_cert_chain(cert, key)
-    except (OSError, ssl.SSLError) as error:
-        raise usage_error(f"the TLS files cannot be used: {error}") from None
+        except ssl.SSLError as error:
+            raise _unusable(*_culprit(cert, key, error)) from None
     return context
+
+
+_NO_CERTIFICATE = "there is no certificate in it, in PEM"
+
+
+def _unusable(option: str, path: Path | None, why: str) -> SystemExit:
+    return usage_error(f"the TLS files cannot be used: {option} {path}: {why}")
+
+
+def _culprit(cert: Path, key: Path | None, error: ssl.SSLError) -> tuple[str, Path, str]:
+    """Option, path, and what is wrong there."""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cert)
+    except ssl.SSLError:
+        return "--cert", cert, _NO_CERTIFICATE
+    if key is None:
+        return "--cert", cert, "there is no private key in it that can be used: --key names the file of one"
+    if error.reason == "KEY_VALUES_MISMATCH":
+        return "--key", key, f"it is not the private key of --cert {cert}"
+    return "--key", key, "there is no private key in it that can be used, in PEM"

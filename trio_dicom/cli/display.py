@@ -5,13 +5,16 @@ from __future__ import annotations
 import collections
 import os
 import sys
+import threading
 import time
 from types import TracebackType
-from typing import Self
+from typing import Self, TextIO
 
 from ..errors import printable
 from ..sender.outcome import InstanceReport, Outcome
 from ..services.storage_scu import ProgressChannel
+
+_printing = threading.Lock()
 
 
 def open_display(*, quiet: bool = False) -> Display:
@@ -75,8 +78,30 @@ class Display:
 def print_line(text: str, *, to_errors: bool = False, end: str = "\n") -> None:
     """`print`, though nobody may read on (`| head`): no reason to end, nor for Python to complain at its exit."""
     stream = sys.stderr if to_errors else sys.stdout
+    if stream is None:  # it was closed before we began
+        return
     try:
-        print(text, file=stream, end=end, flush=True)
-    except OSError:  # nobody reads on (`| head`), or the disk is full
-        with open(os.devnull, "w") as nowhere:
-            os.dup2(nowhere.fileno(), stream.fileno())
+        with _printing:
+            stream.write(text + end)  # at once, for what logs in another thread prints, too
+            stream.flush()
+    except OSError:
+        _write_nowhere(stream)
+
+
+def write_at_once(text: str, *, to_errors: bool = False) -> None:
+    """The same past Python's buffers, whose locks would keep the process from its end while nobody reads."""
+    stream = sys.stderr if to_errors else sys.stdout
+    if stream is None:
+        return
+    left = memoryview(text.encode(stream.encoding, "backslashreplace"))
+    try:
+        while left:
+            left = left[os.write(stream.fileno(), left) :]
+    except OSError:
+        _write_nowhere(stream)
+
+
+def _write_nowhere(stream: TextIO) -> None:
+    """From now on: nobody reads on (`| head`), or the disk is full."""
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), stream.fileno())

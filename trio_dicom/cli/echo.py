@@ -22,7 +22,7 @@ async def _echo(connection: Connection) -> int:
         try:
             seconds = await echo(connection.peer, settings=connection.settings, tls=connection.tls)
         except TrioDicomError as error:
-            print_line(f"trio-dicom: {error}", to_errors=True)
+            print_line(f"trio-dicom: {connection.explain(error)}", to_errors=True)
             return code_of_failure(error)
         print_line(f"{connection.peer} answered in {1000 * seconds:.1f} ms")
         return ExitCode.OK

@@ -6,6 +6,7 @@ the objects that are coming in end, for a time, and ends. An association with no
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import math
 from collections.abc import AsyncIterator
@@ -13,12 +14,14 @@ from pathlib import Path
 
 import trio
 
-from ..association.acceptor import AssociationServer, serve_associations
-from ..services.instance_folder import Duplicates, InstanceFolder
+from ..association.acceptor import BACKLOG, AssociationServer
+from ..association.performing import Services
+from ..association.transport import listen
+from ..services.instance_folder import InstanceFolder
 from .arrival import Arrival, ArrivalSCP
 from .arrival_display import PERIOD, log_shown, open_arrival_display
-from .connection import usage_error
 from .exit_codes import ExitCode
+from .filing import Filing
 from .reception import Reception
 from .report import ReportWriter
 from .signals import SIGNALS, ReceivedSignal
@@ -27,52 +30,44 @@ DRAIN = 5.0  # s for the objects that are coming in, after the first signal
 LULL = 1.0  # s without one, after which no other is waited for: the peer may yet send its release
 
 
-def open_folder(path: Path, layout: str, duplicates: str, *, sync: bool, max_object_size: int) -> InstanceFolder:
-    """The folder to file in; exits with 2 if it cannot be used, or the layout cannot."""
-    try:
-        return InstanceFolder(
-            path, layout=layout, duplicates=Duplicates(duplicates), sync=sync, max_object_size=max_object_size
-        )
-    except OSError as error:
-        raise usage_error(f"{error.strerror}: {path}") from None
-    except ValueError as error:
-        raise usage_error(str(error)) from None
-
-
 def run_receive(
-    reception: Reception,
-    folder: InstanceFolder,
-    *,
-    accept_private: bool,
-    once: bool,
-    report_path: Path | None,
-    quiet: bool,
+    reception: Reception, filing: Filing, *, accept_private: bool, once: bool, report_path: Path | None, quiet: bool
 ) -> int:
-    """Receive into `folder` until told to stop, or `once`; gives the exit code."""
-    try:
-        report = ReportWriter(report_path)
-    except (OSError, ValueError) as error:
-        raise usage_error(f"the report cannot be written: {getattr(error, 'strerror', error)}: {report_path}") from None
+    """Receive until told to stop, or `once`; gives the exit code.
+
+    A receiver that cannot listen touches neither folder nor report: they may be those of the one that does.
+    """
 
     async def receive() -> int:
-        return await Receiver(reception, folder, report, accept_private=accept_private, quiet=quiet).run(once=once)
+        receiver = Receiver(reception, filing, report_path, accept_private=accept_private, quiet=quiet)
+        try:
+            return await receiver.run(once=once)
+        finally:
+            receiver.display.close()
 
-    with report:
-        return trio.run(receive)
+    return trio.run(receive)
 
 
 class Receiver:
     """What the command runs."""
 
     def __init__(
-        self, reception: Reception, folder: InstanceFolder, report: ReportWriter, *, accept_private: bool, quiet: bool
+        self,
+        reception: Reception,
+        filing: Filing,
+        report_path: Path | None,
+        *,
+        accept_private: bool,
+        quiet: bool,
     ) -> None:
         self._reception = reception
-        self._folder = folder
-        self._report = report
+        self._filing = filing
+        self._report_path = report_path
+        self._report = ReportWriter(None)
+        self._accept_private = accept_private
         self._quiet = quiet
-        self._display = open_arrival_display(folder.folder, quiet=quiet)
-        self._service = ArrivalSCP(folder, self._display.begun, self._settled, accept_private=accept_private)
+        self.display = open_arrival_display(filing.folder, quiet=quiet)
+        self._service: ArrivalSCP  # once it listens, as the server
         self._server: AssociationServer | None = None
         self._all_is_well = True
         self._signal = ReceivedSignal()
@@ -81,68 +76,88 @@ class Receiver:
 
     async def run(self, *, once: bool) -> int:
         """Until the end; gives the exit code."""
-        shown, heard = log_shown(self._display, quiet=self._quiet), trio.open_signal_receiver(*SIGNALS)
-        with shown, heard as signals, self._scope:
+        shown, heard = log_shown(self.display, quiet=self._quiet), trio.open_signal_receiver(*SIGNALS)
+        with shown, heard as signals, contextlib.ExitStack() as files, self._scope:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._heed, signals, nursery)
-                failure = await self._listen(nursery)
+                failure = await self._listen(nursery, files)
                 if failure is not None:
                     nursery.cancel_scope.cancel()
                     return failure
                 if once:
                     nursery.start_soon(self._end_after_one)
-                if self._display.is_live:
+                if self.display.is_live:
                     nursery.start_soon(self._keep_display)
         if self._server is None:  # a signal was faster
             return self._signal.exit_code
-        self._display.summarise()
+        self.display.summarise()
         if self._report.failure is not None:
-            self._display.say(f"trio-dicom: the report is incomplete: {self._report.failure}")
+            self.display.say(f"trio-dicom: the report is incomplete: {self._report.failure}")
         if self._was_cut and self._signal.number is not None:
             return self._signal.exit_code
         is_well = self._report.failure is None and (self._all_is_well or not once)
         return ExitCode.OK if is_well else ExitCode.NOT_STORED
 
-    async def _listen(self, nursery: trio.Nursery) -> ExitCode | None:
-        await self._sweep()
+    async def _listen(self, nursery: trio.Nursery, files: contextlib.ExitStack) -> ExitCode | None:
+        reception = self._reception
         try:
-            self._server = await nursery.start(self._serve)
+            listeners = await listen(reception.port, reception.host, BACKLOG)
         except OSError as error:
-            text, code = self._reception.explain(error)
-            self._display.say(f"trio-dicom: {text}")
+            text, code = reception.explain(error)
+            self.display.say(f"trio-dicom: {text}")
             return code
-        self._display.listening(self._server.addresses, self._reception.admission.ae_title)
+        async with contextlib.AsyncExitStack() as sockets:
+            for listener in listeners:
+                await sockets.enter_async_context(listener)
+            folder = await self._open_folder()
+            if folder is None or not self._open_report(files):
+                return ExitCode.USAGE
+            self._service = ArrivalSCP(folder, self.display.begun, self._settled, accept_private=self._accept_private)
+            self._server = await nursery.start(self._serve, listeners)
+            sockets.pop_all()  # the server closes them
+        self.display.listening(self._server.addresses, reception.admission.ae_title)
         return None
 
-    async def _serve(self, task_status: trio.TaskStatus[AssociationServer]) -> None:
+    async def _serve(
+        self, listeners: list[trio.SocketListener], task_status: trio.TaskStatus[AssociationServer]
+    ) -> None:
         reception = self._reception
-        await serve_associations(
-            self._service,
-            reception.port,
-            host=reception.host,
-            settings=reception.settings,
-            admission=reception.admission,
-            tls=reception.tls,
-            task_status=task_status,
-        )
+        services = Services(self._service)
+        server = AssociationServer(services, reception.settings, reception.admission, reception.tls)
+        await server.run(listeners, task_status)
         self._scope.cancel()
 
-    async def _sweep(self) -> None:
+    async def _open_folder(self) -> InstanceFolder | None:
         try:
-            await trio.to_thread.run_sync(self._folder.sweep, abandon_on_cancel=True)
+            folder = await trio.to_thread.run_sync(self._filing.open, abandon_on_cancel=True)
         except OSError as error:
-            self._display.say(f"trio-dicom: what was left in the folder was not looked for: {error.strerror}")
+            self.display.say(f"trio-dicom: {error.strerror}: {self._filing.folder}")
+            return None
+        try:
+            await trio.to_thread.run_sync(folder.sweep, abandon_on_cancel=True)
+        except OSError as error:
+            self.display.say(f"trio-dicom: what was left in the folder was not looked for: {error.strerror}")
+        return folder
+
+    def _open_report(self, files: contextlib.ExitStack) -> bool:
+        try:
+            self._report = files.enter_context(ReportWriter(self._report_path, append=True))
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", error)
+            self.display.say(f"trio-dicom: the report cannot be written: {why}: {self._report_path}")
+            return False
+        return True
 
     def _settled(self, arrival: Arrival) -> None:
         self._all_is_well &= arrival.fate.is_stored
-        self._display.settled(arrival)
+        self.display.settled(arrival)
         now = datetime.datetime.now(datetime.UTC)
         self._report.write_fields({"time": now.isoformat(timespec="milliseconds"), **arrival.as_fields()})
 
     async def _keep_display(self) -> None:
         while self._server is not None:
             size = sum(request.bytes_received for request in self._service.under_way)
-            self._display.update(len(self._server.associations), size)
+            self.display.update(len(self._server.associations), size)
             await trio.sleep(PERIOD)
 
     async def _end_after_one(self) -> None:
@@ -165,7 +180,7 @@ class Receiver:
         """In order: what is coming in may come in whole."""
         if count := len(self._service.under_way):
             objects = "1 object has" if count == 1 else f"{count} objects have"
-            self._display.say(f"trio-dicom: stopping when {objects} come, within {DRAIN:g} s")
+            self.display.say(f"trio-dicom: stopping when {objects} come, within {DRAIN:g} s")
         with trio.move_on_after(DRAIN):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(server.drain, math.inf)
@@ -175,6 +190,7 @@ class Receiver:
 
     def _cut(self) -> None:
         """Now."""
-        self._was_cut |= bool(self._service.under_way)
-        self._service.is_stopping = True
+        if self._server is not None:
+            self._was_cut |= bool(self._service.under_way)
+            self._service.is_stopping = True
         self._scope.cancel()

@@ -13,7 +13,7 @@ import attrs
 from ..association.admission import Admission
 from ..peer import host_and_port
 from ..settings import AssociationSettings, Timeouts
-from .connection import usage_error
+from .connection import tls_context, usage_error
 from .exit_codes import ExitCode
 
 FIRST_FREE_FOR_ALL = 1024  # ports below it are for those with rights
@@ -63,13 +63,18 @@ class Reception:
                 tls_handshake=min(timeout, 10.0),
             ),
         )
+        if tls and cert is None:
+            raise usage_error("--tls needs --cert, and --key if the key is in a file of its own")
+        context = tls_context(ssl.Purpose.CLIENT_AUTH, ca, cert, key) if tls else None
+        if context is not None and ca is not None:
+            context.verify_mode = ssl.CERT_REQUIRED
         admission = Admission(
             ae_title=title,
             calling_ae_titles=calling or None,
             associations=associations,
             associations_per_host=per_host,
         )
-        return cls(host, port, settings, admission, _context(ca, cert, key) if tls else None)
+        return cls(host, port, settings, admission, context)
 
     def explain(self, error: OSError) -> tuple[str, ExitCode]:
         """What to say, and to exit with, when it cannot listen."""
@@ -86,17 +91,3 @@ class Reception:
             advice = "--bind takes one, or 0.0.0.0 for all of IPv4, or :: for all of IPv6"
             return f"{where}: that is no address of this machine; {advice}", ExitCode.USAGE
         return f"{where}: {error.strerror or error}", ExitCode.USAGE
-
-
-def _context(ca: Path | None, cert: Path | None, key: Path | None) -> ssl.SSLContext:
-    if cert is None:
-        raise usage_error("--tls needs --cert, and --key if the key is in a file of its own")
-    try:
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=ca)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.load_cert_chain(cert, key)
-    except (OSError, ssl.SSLError) as error:
-        raise usage_error(f"the TLS files cannot be used: {error}") from None
-    if ca is not None:
-        context.verify_mode = ssl.CERT_REQUIRED
-    return context

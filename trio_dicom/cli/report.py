@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
+import stat
 from collections.abc import Mapping
 from types import TracebackType
-from typing import IO, Self
+from typing import Self
 
 from ..sender.outcome import InstanceReport
 
 
 class ReportWriter:
-    """Writes NDJSON to a file, or nowhere if there is no path.
+    """Writes NDJSON to a file, a new one or on after what is there (`append`), or nowhere if there is no path.
 
-    Raises `OSError` at once if the file cannot be made, `ValueError` if that would overwrite a DICOM file.
+    Raises `OSError` at once if the file cannot be made, `ValueError` if it is a DICOM file.
     """
 
-    def __init__(self, path: str | os.PathLike[str] | None) -> None:
+    def __init__(self, path: str | os.PathLike[str] | None, *, append: bool = False) -> None:
         self.failure: OSError | None = None  # the first that befell a line; the transfer goes on
-        self._file: IO[str] | None = None
+        self._file: io.FileIO | None = None  # one system call for a line: others may append to the file, too
+        self._is_torn = False  # what is there ends in the middle of a line
         self.name = os.path.basename(path) if path is not None else ""
         self._status: os.stat_result | None = None
         if path is not None:
             if _is_dicom(path):
                 raise ValueError("it is a DICOM file, which would be overwritten")
-            self._file = open(path, "w", encoding="ascii", buffering=1)  # noqa: SIM115
+            self._is_torn = append and _ends_in_a_line(path)
+            self._file = open(path, "ab" if append else "wb", buffering=0)  # noqa: SIM115
             self._status = os.fstat(self._file.fileno())
 
     def is_at(self, path: str) -> bool:
@@ -48,8 +52,12 @@ class ReportWriter:
             return
         import json  # most runs write no report
 
+        line = "\n" * self._is_torn + json.dumps(fields) + "\n"
+        left = memoryview(line.encode("ascii"))
         try:
-            self._file.write(json.dumps(fields) + "\n")
+            while left:
+                left = left[self._file.write(left) :]
+                self._is_torn = bool(left)
         except OSError as error:
             self.failure = self.failure or error
 
@@ -65,16 +73,21 @@ class ReportWriter:
 
 
 def _is_dicom(path: str | os.PathLike[str]) -> bool:
-    try:
-        fd = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-    except OSError:
-        return False
-    try:
-        return os.read(fd, 132)[128:] == b"DICM"
-    except OSError:
-        return False
-    finally:
-        os.close(fd)
+    with contextlib.suppress(OSError), open(path, "rb", buffering=0, opener=_open_at_once) as file:
+        return (file.read(132) or b"")[128:] == b"DICM"
+    return False
+
+
+def _ends_in_a_line(path: str | os.PathLike[str]) -> bool:
+    with contextlib.suppress(OSError), open(path, "rb", buffering=0, opener=_open_at_once) as file:
+        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            file.seek(-1, os.SEEK_END)
+            return file.read(1) != b"\n"
+    return False
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # a FIFO would wait for its other end
 
 
 def as_json(report: InstanceReport) -> dict[str, object]:

@@ -16,6 +16,7 @@ from ..errors import (
     AssociationError,
     AssociationRejected,
     ConnectFailed,
+    ConnectionLost,
     InvalidObject,
     NoAcceptedContexts,
     Retry,
@@ -179,9 +180,9 @@ class Transfer:
         each.is_under_way = False
 
     def _give_up(self, batch: Sequence[Input], error: TrioDicomError) -> None:
-        is_final = isinstance(error, AssociationRejected | NoAcceptedContexts | TLSError)
+        is_final = isinstance(error, AssociationRejected | ConnectionLost | NoAcceptedContexts | TLSError)
         self._is_refused |= is_final and error.retry not in PASSING
-        self._display.say(f"trio-dicom: {error}")
+        self._display.say(f"trio-dicom: {self._connection.explain(error)}")
         for each in batch:
             if each not in self._reports:
                 self._settle_failure(each, each.invalid or each.failure or error, is_news=each.failure is not None)

@@ -7,7 +7,7 @@ pytest. Fixtures that are async need pytest-trio, and a trio test: one with `@py
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Generator
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,13 +17,25 @@ if TYPE_CHECKING:
     from .tls import TLSContexts
 
 
+_SCP = pytest.StashKey["ScriptedStorageSCP"]()
+
+
 @pytest.fixture
-async def dicom_scp() -> AsyncIterator[ScriptedStorageSCP]:
+async def dicom_scp(request: pytest.FixtureRequest) -> AsyncIterator[ScriptedStorageSCP]:
     """A Storage SCP on a port of loopback, as `trio_dicom.testing.storage_scp` makes it: `.address`, `.stored`."""
     from .storage_double import storage_scp
 
-    async with storage_scp() as scp:
+    async with storage_scp(assert_all_used=False) as scp:
+        request.node.stash[_SCP] = scp
         yield scp
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    """Looks for replies that were not used only after a test that passed: a fixture cannot know whether it did."""
+    yield
+    if _SCP in item.stash:
+        item.stash[_SCP].assert_all_used()
 
 
 @pytest.fixture(scope="session")

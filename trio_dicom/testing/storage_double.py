@@ -91,7 +91,8 @@ class ScriptedReply:
     def __str__(self) -> str:
         what = "an abort" if self.aborts else "no answer" if self.status is None else f"{int(self.status):04X}"
         times = "any number of requests" if self.times == math.inf else f"{self.times:g}"
-        return f"{what} was scripted for {times}, and met by {len(self.calls)}"
+        advice = "" if self.calls else "; `required=False` allows that"
+        return f"{what} was scripted for {times}, and met by {len(self.calls)}{advice}"
 
 
 class ScriptedStorageSCP:
@@ -202,6 +203,8 @@ class ScriptedStorageSCP:
         is `required`, and was not used as often as that (`math.inf`: once), makes `storage_scp` raise `AssertionError`
         at its end.
         """
+        if not isinstance(status, int):
+            raise TypeError(f"a status is a number, such as 0xA700, not {status!r}")
         reply = ScriptedReply(Status(status), times, comment, delay, _condition(when, sop_instance_uid))
         reply.required = required
         return self._script(reply)
