@@ -16,6 +16,7 @@ from trio_dicom.protocol import command as module
 from trio_dicom.protocol.command import (
     CCancelRQ,
     CEchoRQ,
+    CEchoRSP,
     CFindRQ,
     CGetRSP,
     CMoveRQ,
@@ -26,10 +27,12 @@ from trio_dicom.protocol.command import (
     NActionRSP,
     NEventReportRQ,
     NGetRQ,
+    NGetRSP,
     NSetRSP,
     Priority,
     decode_command,
     encode_command,
+    response_to,
 )
 
 MESSAGES = typing.get_args(Command)
@@ -283,3 +286,30 @@ def test_any_bytes_end_in_a_command_or_a_violation(data: bytes) -> None:
 def test_an_event_report() -> None:
     report = NEventReportRQ(3, "1.2.840.10008.1.20.1", "1.2.840.10008.1.20.1.1", 2, has_data_set=True)
     assert decode_command(encode_command(report)) == report
+
+
+@pytest.mark.parametrize(
+    ("request_", "response"),
+    [
+        (CStoreRQ(7, CT, "1.2.3"), CStoreRSP(7, 0xA700, CT, "1.2.3", "full")),
+        (NGetRQ(8, CT, "1.2.3"), NGetRSP(8, 0xA700, CT, "1.2.3", "full")),
+        (CEchoRQ(9, ""), CEchoRSP(9, 0xA700, None, None, "full")),
+    ],
+)
+def test_the_response_to_a_request(request_: typing.Any, response: Command) -> None:
+    assert response_to(request_, 0xA700, "full") == response
+    assert decode_command(encode_command(response_to(request_, 0))).status == 0  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("comment", "sent"), [("x" * 65, "x" * 64), ("gr\xf6\xdfe \u2013", "gr??e ?"), ("", ""), (None, None)]
+)
+def test_any_comment_goes_out(comment: str | None, sent: str | None) -> None:
+    response = response_to(CStoreRQ(7, CT, "1.2.3"), 0, comment)
+    assert response.error_comment == sent
+    encode_command(response)
+
+
+def test_a_cancel_has_no_response() -> None:
+    with pytest.raises(ValueError, match="no response"):
+        response_to(CCancelRQ(7), 0)

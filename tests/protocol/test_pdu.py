@@ -494,3 +494,23 @@ def test_noise_behind_the_fixed_part_is_refused_or_read(pdu_type: int, rest: byt
     except InvalidPDU:
         return
     assert decode(encode(pdu)) == pdu
+
+
+@pytest.mark.parametrize("count", [1024, 1025])
+def test_fault69_more_items_than_there_can_be(count: int) -> None:
+    contexts = (PresentationContextRQ(1, VERIFICATION, (IMPLICIT_VR_LITTLE_ENDIAN,)),)
+    raw = encode(AssociateRQ("PACS", "ME", contexts, ()))  # three items: application context, this, user information
+    raw += b"\x77\0\0\0" * (count - 3)
+    raw = raw[:2] + (len(raw) - 6).to_bytes(4, "big") + raw[6:]
+    if count == 1024:
+        assert isinstance(decode(raw), AssociateRQ)
+    else:
+        with pytest.raises(InvalidPDU, match="more than 1024 items"):
+            decode(raw)
+
+
+def test_more_pdvs_in_a_pdu_than_the_limit() -> None:
+    pdvs = tuple(PDV(1, False, False, b"") for _ in range(3))
+    assert decode(encode(PDataTF(pdvs)), Limits(pdvs=3)) == PDataTF(pdvs)
+    with pytest.raises(InvalidPDU, match="more than 2 PDVs"):
+        decode(encode(PDataTF(pdvs)), Limits(pdvs=2))

@@ -452,3 +452,13 @@ def test_fault46_the_events_do_not_depend_on_the_chunks(size: int) -> None:
         while (event := machine.next_event()) is not None:
             events.append(event)
     assert events == pdus
+
+
+def test_what_was_received_is_forgotten() -> None:
+    machine = machine_in(State.STA6)
+    machine.receive_data(on_the_wire(DATA)[:-1])
+    assert machine.is_inside_pdu
+    machine.forget()
+    assert not machine.is_inside_pdu
+    machine.receive_data(on_the_wire(ABORT))
+    assert machine.next_event() == ABORT
