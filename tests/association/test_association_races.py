@@ -117,7 +117,7 @@ async def test_an_object_refused_in_mid_write_reports_its_end_last(autojump_cloc
         context_id, request = await peer.receive_command()
         await peer.answer(context_id, request, 0xA700)
 
-    send, receive = trio.open_memory_channel(1000)  # type: ignore[var-annotated]
+    send, receive = trio.open_memory_channel[object](1000)
     streams = trio.testing.lockstep_stream_pair()
     async with scripted_link(script, streams=streams) as association:
         file = io.BytesIO(make_instance_file(3 << 20))

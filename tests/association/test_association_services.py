@@ -6,6 +6,7 @@ import gc
 import io
 import ssl
 import weakref
+from collections.abc import Container
 from contextlib import suppress
 
 import pytest
@@ -129,6 +130,39 @@ async def test_a_pdu_that_is_coming_in_is_not_silence(autojump_clock: trio.testi
     async with scripted_requestor(script) as association:
         await association.wait_closed()
     assert trio.current_time() > 62
+    assert association.failure is None
+
+
+async def test_a_pdu_that_has_come_whole_is_not_overdue(autojump_clock: trio.testing.MockClock) -> None:
+    """Though it takes long to be handled, with turns of others between."""
+
+    class Slow(StorageSCP):
+        is_slow = False
+
+        def transfer_syntaxes(self, abstract_syntax: str) -> Container[str] | None:
+            if self.is_slow:
+                autojump_clock.jump(2)
+            return super().transfer_syntaxes(abstract_syntax)
+
+    async def handler(instance: Instance) -> Status:
+        return Status(0 if len(await instance.read()) == 600 else 0xC000)
+
+    async def script(peer: ScriptedPeer) -> None:
+        await peer.associate(CONTEXTS)
+        slow.is_slow = True
+        command = encode_command(CStoreRQ(1, SOPClass.CT.value, "1.2.3"))
+        data = [PDV(1, False, number == 299, b"xx") for number in range(300)]
+        raw = encoded(PDataTF((PDV(1, True, True, command), *data)))
+        await peer.send(raw[:-1])
+        await trio.sleep(29)
+        await peer.send(raw[-1:])
+        _, response, _ = await peer.receive_message()
+        assert response.status == 0  # type: ignore[union-attr]
+        await peer.release()
+
+    slow = Slow(handler)
+    async with scripted_requestor(script, slow) as association:
+        await association.wait_closed()
     assert association.failure is None
 
 

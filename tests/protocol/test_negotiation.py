@@ -8,8 +8,9 @@ import attrs
 import pytest
 from pydicom.uid import UID
 
-from trio_dicom.errors import IdentityNotConfirmed, InvalidPDU, PeerLimitUnusable
+from trio_dicom.errors import IdentityNotConfirmed, InvalidPDU, NoPresentationContext, PeerLimitUnusable
 from trio_dicom.protocol.negotiation import (
+    ANY_TRANSFER_SYNTAX,
     AcceptedContext,
     Negotiated,
     PresentationContext,
@@ -363,3 +364,20 @@ def test_roles_for_classes_that_are_not_supported_are_not_answered() -> None:
     response, _ = answer(request(ours), {CT: DEFAULTS}, SETTINGS)
     roles = [item for item in response.user_information if isinstance(item, RoleSelection)]
     assert roles == [RoleSelection(CT, True, False)]
+
+
+def test_the_context_for_a_message() -> None:
+    contexts = (
+        AcceptedContext(1, CT, IMPLICIT_VR_LITTLE_ENDIAN),
+        AcceptedContext(3, CT, EXPLICIT_VR_LITTLE_ENDIAN),
+        AcceptedContext(5, VERIFICATION, EXPLICIT_VR_LITTLE_ENDIAN, as_scu=False, as_scp=True),
+    )
+    negotiated = Negotiated({each.context_id: each for each in contexts})
+    assert negotiated.find(CT, (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)) is contexts[1]
+    assert negotiated.find(CT, ("1.2.3", IMPLICIT_VR_LITTLE_ENDIAN)) is contexts[0]
+    assert negotiated.find(CT, ANY_TRANSFER_SYNTAX) is contexts[0]
+    with pytest.raises(NoPresentationContext) as caught:
+        negotiated.find(CT, ("1.2.3",))
+    assert caught.value.accepted == (IMPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_LITTLE_ENDIAN)
+    with pytest.raises(NoPresentationContext):  # here the peer is the SCU
+        negotiated.find(VERIFICATION, ANY_TRANSFER_SYNTAX)

@@ -33,7 +33,6 @@ from ..errors import (
     InternalError,
     InvalidResponse,
     LocalProtocolError,
-    NoPresentationContext,
     OperationTimeout,
     ProtocolViolation,
     UnexpectedPDU,
@@ -41,7 +40,7 @@ from ..errors import (
 from ..peer import Peer
 from ..protocol.command import Command, Response, encode_command
 from ..protocol.message import CommandReceived, DataFragment, MessageAssembler, fragment, payload_per_pdu
-from ..protocol.negotiation import AcceptedContext, Negotiated
+from ..protocol.negotiation import ANY_TRANSFER_SYNTAX, AcceptedContext, Negotiated
 from ..protocol.pdu import PDU, Abort, PDataTF, ReleaseRP, ReleaseRQ
 from ..protocol.state import State
 from ..protocol.status import Status
@@ -58,7 +57,6 @@ log = logging.getLogger(__name__)
 
 MOST_PDUS_IN_A_BATCH = 500  # two buffers each: what one gathering write takes
 MOST_AT_ONCE = 256  # PDVs handled, before other tasks have their turn
-ANY_TRANSFER_SYNTAX = ("any",)  # for messages without a data set
 
 
 class Association:
@@ -139,19 +137,8 @@ class Association:
         """
         wanted = abstract_syntax, transfer_syntaxes
         if wanted not in self._contexts:
-            self._contexts[wanted] = self._find_context(*wanted)
+            self._contexts[wanted] = self.negotiated.find(*wanted)
         return self._contexts[wanted]
-
-    def _find_context(self, abstract_syntax: str, transfer_syntaxes: tuple[str, ...]) -> AcceptedContext:
-        contexts = [each for each in self.negotiated.contexts_for(abstract_syntax) if each.as_scu]
-        if transfer_syntaxes == ANY_TRANSFER_SYNTAX and contexts:
-            return contexts[0]
-        for transfer_syntax in transfer_syntaxes:
-            for context in contexts:
-                if context.transfer_syntax == transfer_syntax:
-                    return context
-        accepted = tuple(context.transfer_syntax for context in contexts)
-        raise NoPresentationContext(abstract_syntax, transfer_syntaxes[0], accepted)
 
     async def echo(self, *, timeout: float | None = None) -> float:
         """Verify that the peer answers: C-ECHO (PS3.7 section 9.1.5). Returns the seconds that it took.
@@ -335,9 +322,8 @@ class Association:
 
     async def _check_open(self) -> None:
         if self._failure is not None:
-            await (
-                trio.lowlevel.checkpoint_if_cancelled()
-            )  # what cancels the caller may be what has ended the association
+            # What cancels the caller may be what has ended the association.
+            await trio.lowlevel.checkpoint_if_cancelled()
             raise self._own_failure()
         if self._is_closing:
             raise AssociationClosed("the association is being released")
@@ -508,11 +494,11 @@ class Association:
         count = 0
         while (event := self._machine.next_event()) is not None:
             self._handle(event)
+            self._expect_end_of_pdu(math.inf)  # the next PDU has its own
             count += len(event.pdvs) if isinstance(event, PDataTF) else 1
             if count > MOST_AT_ONCE:
                 count = 0
                 await trio.lowlevel.checkpoint()
-            self._expect_end_of_pdu(math.inf)  # the next PDU has its own
             if isinstance(event, ConnectionClosed):
                 return False
         return True

@@ -19,7 +19,7 @@ from typing import TypeVar
 import attrs
 
 from .._version import __version__
-from ..errors import IdentityNotConfirmed, InvalidPDU, PeerLimitUnusable
+from ..errors import IdentityNotConfirmed, InvalidPDU, NoPresentationContext, PeerLimitUnusable
 from ..settings import AssociationSettings, Limits, Role
 from ..uids import (
     APPLICATION_CONTEXT,
@@ -45,6 +45,8 @@ MAX_CONTEXTS = 128  # the odd numbers of a byte
 MIN_PDU_LENGTH = 8  # room for a PDV of two bytes, the least that is even
 
 _VERSION_NAME = f"TRIO_DICOM_{__version__}"[:16]
+ANY_TRANSFER_SYNTAX = ("any",)  #: for messages without a data set
+
 _DEFAULT_ROLE = Role()
 _DEFAULT_WINDOW = AsynchronousOperationsWindow(1, 1)
 
@@ -178,6 +180,21 @@ class Negotiated:
     def contexts_for(self, abstract_syntax: str) -> tuple[AcceptedContext, ...]:
         """The accepted contexts of an abstract syntax, in order of their IDs."""
         return tuple(context for context in self.accepted.values() if context.abstract_syntax == abstract_syntax)
+
+    def find(self, abstract_syntax: str, transfer_syntaxes: tuple[str, ...]) -> AcceptedContext:
+        """The context in which this side is SCU with the first of `transfer_syntaxes` that was accepted.
+
+        With `ANY_TRANSFER_SYNTAX` it is the first context. Raises `NoPresentationContext`.
+        """
+        contexts = [each for each in self.contexts_for(abstract_syntax) if each.as_scu]
+        if transfer_syntaxes == ANY_TRANSFER_SYNTAX and contexts:
+            return contexts[0]
+        for transfer_syntax in transfer_syntaxes:
+            for context in contexts:
+                if context.transfer_syntax == transfer_syntax:
+                    return context
+        accepted = tuple(context.transfer_syntax for context in contexts)
+        raise NoPresentationContext(abstract_syntax, transfer_syntaxes[0], accepted)
 
 
 def conclude(request: AssociateRQ, answer: AssociateAC, settings: AssociationSettings) -> Negotiated:

@@ -16,7 +16,7 @@ from ..errors import TrioDicomError
 from ..protocol.negotiation import PresentationContext
 from ..settings import AssociationSettings
 from ..uids import VERIFICATION
-from .plain_nursery import open_plain_nursery
+from .plain_nursery import open_plain_nursery, released_after
 from .scripted_links import LINGER
 from .scripted_peer import GONE, Script, ScriptedPeer
 from .streams import loopback_streams
@@ -94,14 +94,10 @@ async def _link(
             both.start_soon(accept)
             requestor = await wrap_client_stream(nursery, ours, contexts, settings=settings)
         try:
-            if not isinstance(acceptor, Association):
-                raise acceptor or AssertionError("there is no acceptor")
-            yield requestor, acceptor
-        except BaseException:
-            await requestor.abort()
-            raise
-        else:
-            await requestor.aclose()
+            async with released_after(requestor):
+                if not isinstance(acceptor, Association):
+                    raise acceptor or AssertionError("there is no acceptor")
+                yield requestor, acceptor
         finally:
             nursery.cancel_scope.deadline = trio.current_time() + LINGER
 

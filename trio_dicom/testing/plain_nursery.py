@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import trio
 import trio.testing
 
+from ..association.association import Association
 from ..sources.threads import stand_still
 
 
@@ -34,6 +35,18 @@ async def open_plain_nursery() -> AsyncIterator[trio.Nursery]:
     else:
         return
     raise first  # out here, it keeps its own cause and context
+
+
+@asynccontextmanager
+async def released_after(association: Association) -> AsyncIterator[None]:
+    """A block that ends with the release of `association`, or, left by an exception, with its abort."""
+    try:
+        yield
+    except BaseException:
+        await association.abort()
+        raise
+    else:
+        await association.aclose()
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

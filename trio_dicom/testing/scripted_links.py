@@ -17,7 +17,7 @@ from ..errors import ProtocolViolation
 from ..protocol.negotiation import PresentationContext
 from ..settings import AssociationSettings
 from .identity import SOPClass
-from .plain_nursery import open_plain_nursery
+from .plain_nursery import open_plain_nursery, released_after
 from .scripted_peer import GONE, Script, ScriptedPeer
 
 LINGER = 2.0  # s that a script which never ends is given after the body
@@ -45,13 +45,8 @@ async def scripted_link(
         nursery.start_soon(follow, script, peer)
         try:
             association = await wrap_client_stream(nursery, ours, contexts, settings=settings)
-            try:
+            async with released_after(association):
                 yield association
-            except BaseException:
-                await association.abort()
-                raise
-            else:
-                await association.aclose()
         finally:
             nursery.cancel_scope.deadline = trio.current_time() + LINGER
 

@@ -23,7 +23,7 @@ from ..protocol.status import Status
 from ..services.instance import Instance, StoreReply
 from ..services.storage_scp import StorageSCP
 from ..settings import AssociationSettings, Timeouts
-from .plain_nursery import open_plain_nursery
+from .plain_nursery import open_plain_nursery, released_after
 from .scripted_links import LINGER
 
 if TYPE_CHECKING:
@@ -155,12 +155,8 @@ class ScriptedStorageSCP:
                 nursery, stream or self.stream(), contexts, called_ae_title=self.ae_title, settings=settings
             )
             try:
-                yield association
-            except BaseException:
-                await association.abort()
-                raise
-            else:
-                await association.aclose()
+                async with released_after(association):
+                    yield association
             finally:
                 nursery.cancel_scope.deadline = trio.current_time() + LINGER
 
