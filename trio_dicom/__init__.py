@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         InvalidObject,
         InvalidPDU,
         InvalidResponse,
+        LedgerError,
         LocalProtocolError,
         NoAcceptedContexts,
         NoPresentationContext,
@@ -47,7 +48,11 @@ if TYPE_CHECKING:
     from .protocol.command import Priority
     from .protocol.negotiation import PresentationContext
     from .protocol.status import Status, StatusCategory
+    from .sender.options import SameInstance, SenderOptions
     from .sender.outcome import InstanceReport, Outcome
+    from .sender.reports import TransferReport
+    from .sender.retry import RetryPolicy
+    from .sender.sender import Sender, open_sender
     from .services.instance import Instance, StoreReply
     from .services.instance_folder import Duplicates, InstanceFolder, StoredInstance
     from .services.progress import TransferProgress, open_progress_channel
@@ -79,6 +84,7 @@ _HOMES = {
         "InvalidObject",
         "InvalidPDU",
         "InvalidResponse",
+        "LedgerError",
         "LocalProtocolError",
         "NoAcceptedContexts",
         "NoPresentationContext",
@@ -100,7 +106,11 @@ _HOMES = {
     ".protocol.command": ("Priority",),
     ".protocol.negotiation": ("PresentationContext",),
     ".protocol.status": ("Status", "StatusCategory"),
+    ".sender.options": ("SameInstance", "SenderOptions"),
     ".sender.outcome": ("InstanceReport", "Outcome"),
+    ".sender.reports": ("TransferReport",),
+    ".sender.retry": ("RetryPolicy",),
+    ".sender.sender": ("Sender", "open_sender"),
     ".services.instance": ("Instance", "StoreReply"),
     ".services.instance_folder": ("Duplicates", "InstanceFolder", "StoredInstance"),
     ".services.progress": ("TransferProgress", "open_progress_channel"),
@@ -140,6 +150,7 @@ __all__ = [
     "InvalidObject",
     "InvalidPDU",
     "InvalidResponse",
+    "LedgerError",
     "Limits",
     "LocalProtocolError",
     "NoAcceptedContexts",
@@ -155,7 +166,11 @@ __all__ = [
     "ProtocolViolation",
     "ReadError",
     "Retry",
+    "RetryPolicy",
     "Role",
+    "SameInstance",
+    "Sender",
+    "SenderOptions",
     "Service",
     "ServiceRequest",
     "Status",
@@ -169,6 +184,7 @@ __all__ = [
     "TLSVerifyError",
     "Timeouts",
     "TransferProgress",
+    "TransferReport",
     "TrioDicomError",
     "UnexpectedMessageID",
     "UnexpectedPDU",
@@ -181,6 +197,7 @@ __all__ = [
     "echo",
     "open_association",
     "open_progress_channel",
+    "open_sender",
     "send_file",
     "serve_associations",
     "wrap_client_stream",

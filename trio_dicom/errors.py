@@ -299,3 +299,18 @@ class StatusError(TrioDicomError):
 
     def __str__(self) -> str:
         return f"the peer did not store the object: {self.status}"
+
+
+# --- what is noted of it --------------------------------------------------------------------------------------------
+
+
+@attrs.define(eq=False, slots=False)
+class LedgerError(TrioDicomError):
+    """The ledger at `path` cannot be used, read or written. What it holds is as it was; nothing more is begun."""
+
+    path: str
+    reason: str
+    retry = Retry.AFTER_CONFIG
+
+    def __str__(self) -> str:
+        return f"ledger {printable(self.path, 400)}: {self.reason}"

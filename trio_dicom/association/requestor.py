@@ -11,20 +11,20 @@ import trio
 from ..errors import (
     AssociationRejected,
     AssociationTimeout,
-    InternalError,
     LocalProtocolError,
     NoAcceptedContexts,
     PeerLimitUnusable,
     ProtocolViolation,
 )
 from ..peer import Peer
+from ..plain_nursery import open_plain_nursery
 from ..protocol.negotiation import PresentationContext, as_presentation_contexts, conclude, propose
 from ..protocol.pdu import PDU, Abort, AssociateAC, AssociateRJ, AssociateRQ, ReleaseRQ
 from ..protocol.upper_layer import Side, UpperLayer
 from ..settings import AssociationSettings
 from .association import Association
 from .handshake import hang_up, hear, say
-from .transport import Transport, dial, transport_over
+from .transport import Connect, Transport, dial, dial_by, transport_over
 
 Contexts = Iterable[PresentationContext | str]
 
@@ -37,12 +37,14 @@ async def open_association(
     settings: AssociationSettings | None = None,
     tls: ssl.SSLContext | None = None,
     server_hostname: str | None = None,
+    connect: Connect | None = None,
 ) -> AsyncIterator[Association]:
     """An association with `peer`, for the length of an `async with` block.
 
     `peer` is a `Peer` or text such as `PACS@10.0.0.5:104`. `contexts` are the presentation contexts to propose:
     `PresentationContext` objects or abstract syntax UIDs, 1 to 128. With `tls`, the connection is TLS and the
     certificate is checked for `server_hostname`, by default the peer's host; plain TCP is never fallen back to.
+    `connect`, an async function, gives a connected stream in place of all that: a tunnel, or memory in a test.
 
     Leaving the block releases the association, within `timeouts.release`; leaving it by an exception or by cancellation
     aborts it, within about a second. The body's own exception leaves as it is, in no `ExceptionGroup`. When the peer
@@ -53,7 +55,13 @@ async def open_association(
     `PeerLimitUnusable`, `IdentityNotConfirmed`, `AssociationAborted`, `ConnectionLost` or `ProtocolViolation` before
     the body runs, and `ValueError` for contexts that cannot be proposed. PS3.8 section 7.1.
     """
-    association = await _connect(Peer.parse(peer), contexts, settings or AssociationSettings(), tls, server_hostname)
+    peer, settings = Peer.parse(peer), settings or AssociationSettings()
+    if connect is None:
+        association = await _connect(peer, contexts, settings, tls, server_hostname)
+    else:
+        proposed = as_presentation_contexts(contexts)
+        stream = await dial_by(connect, peer, settings.timeouts)
+        association = await _establish(stream, proposed, peer.ae_title, settings, peer)
     async with _running(association):
         yield association
 
@@ -106,32 +114,15 @@ async def _started(nursery: trio.Nursery, association: Association, name: str) -
 @asynccontextmanager
 async def _running(association: Association) -> AsyncIterator[None]:
     """Run the association's tasks around a body, whose exception leaves unwrapped."""
-    raised: BaseException | None = None
-    try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(association.run)
-            try:
-                yield
-            except BaseException as error:
-                raised = error
-                await association.abort()
-            else:
-                await association.aclose()
-    except BaseExceptionGroup as group:
-        bugs = group.split(trio.Cancelled)[1]
-        if bugs is not None:
-            raise _first(bugs) from raised
-        if raised is None:
-            raise _first(group) from None
-    if raised is not None:
-        raise raised
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = next((each for each in error.exceptions if isinstance(each, InternalError)), error.exceptions[0])
-    return error
+    async with open_plain_nursery() as nursery:
+        nursery.start_soon(association.run)
+        try:
+            yield
+        except BaseException:
+            await association.abort()
+            raise
+        else:
+            await association.aclose()
 
 
 async def _connect(

@@ -13,7 +13,7 @@ import os
 import re
 import socket
 import ssl
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 import trio
 
@@ -252,6 +252,22 @@ def _tune(stream: trio.SocketStream) -> None:
     for name, value in KEEP_ALIVE.items():
         if hasattr(socket, name):
             stream.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+Connect = Callable[[], Awaitable[trio.abc.Stream]]
+
+
+async def dial_by(connect: Connect, peer: Peer, timeouts: Timeouts) -> trio.abc.Stream:
+    """The connected stream that `connect` gives. Raises `ConnectFailed` for its `OSError`, or `AssociationTimeout`."""
+    stream: trio.abc.Stream | None = None
+    with trio.move_on_after(timeouts.connect):
+        try:
+            stream = await connect()
+        except OSError as error:
+            raise ConnectFailed(str(peer), (("", error),)) from error
+    if stream is None:
+        raise AssociationTimeout(f"connecting to {peer}", timeouts.connect)
+    return stream
 
 
 async def dial(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from typing import TypedDict
 
 import attrs
 
@@ -41,7 +42,7 @@ class Outcome(enum.Enum):
 class InstanceReport:
     """What became of one input."""
 
-    path: str | None
+    path: str | None  #: the input's name: a path, `archive.zip!member`, or what kind of thing it was
     outcome: Outcome
     sop_class_uid: str | None = None
     sop_instance_uid: str | None = None
@@ -51,6 +52,22 @@ class InstanceReport:
     bytes_sent: int = 0  #: of the data set, in the last attempt
     reason: str = ""
     retry: Retry = Retry.NEVER
+    number: int = 0  #: of the input among those of its call, from 0
+    was_in_doubt: bool = False  #: after one attempt at least, whatever came of a later one
+    is_earlier: bool = False  #: settled in an earlier run, as the ledger says; nothing was sent for it now
+
+    @property
+    def is_delivered(self) -> bool:
+        """The peer has it from us: stored, or already present when an attempt before had ended in doubt."""
+        return self.outcome.is_stored or (self.outcome is Outcome.ALREADY_PRESENT and self.was_in_doubt)
+
+
+class Particulars(TypedDict, total=False):
+    """What a report says of an input beside the end of its last attempt."""
+
+    number: int
+    attempts: int
+    was_in_doubt: bool
 
 
 def outcome_of_status(status: Status) -> Outcome:
@@ -62,40 +79,47 @@ def outcome_of_status(status: Status) -> Outcome:
     return Outcome.ALREADY_PRESENT if status == DUPLICATE_SOP_INSTANCE else Outcome.REFUSED
 
 
-def report_of_response(path: str | None, delivery: StoreDelivery, response: CStoreResponse) -> InstanceReport:
+def report_of_response(
+    path: str | None, delivery: StoreDelivery, response: CStoreResponse, particulars: Particulars | None = None
+) -> InstanceReport:
     """The report of an object that was answered."""
-    outcome = outcome_of_status(response.status)
+    status = response.status
+    outcome = outcome_of_status(status)
+    particulars = particulars or {}
     return InstanceReport(
         path=path,
         outcome=outcome,
         sop_class_uid=response.sop_class_uid,
         sop_instance_uid=response.sop_instance_uid,
         transfer_syntax_uid=delivery.transfer_syntax_uid,
-        status=response.status,
-        attempts=response.attempts,
+        status=status,
         bytes_sent=response.bytes_sent,
-        reason="" if outcome is Outcome.STORED else response.status.meaning,
-        retry=response.status.retry,
+        reason="" if outcome is Outcome.STORED else status.meaning,
+        retry=status.retry,
+        **particulars,
     )
 
 
-def report_of_failure(path: str | None, delivery: StoreDelivery | None, error: TrioDicomError | None) -> InstanceReport:
-    """The report of an object that was not answered: for an error, or, without one, for a cancellation.
-
-    `delivery` is None for an object that was never begun.
-    """
-    reason = str(error) if error is not None else "interrupted"
-    retry = error.retry if error is not None else Retry.LATER
+def report_of_failure(
+    path: str | None, delivery: StoreDelivery | None, error: TrioDicomError, particulars: Particulars | None = None
+) -> InstanceReport:
+    """The report of an object that was not answered, for `error`; `delivery` is None if it was never begun."""
+    reason = error.reason if isinstance(error, InvalidObject) else str(error)  # the path is there already
+    particulars = particulars or {}
+    retry = Retry.AFTER_CONFIG if isinstance(error, NoPresentationContext | NoAcceptedContexts) else error.retry
     if delivery is None:
         outcome = _outcome_of_error(error, has_begun=False)
-        return InstanceReport(path=path, outcome=outcome, reason=reason, retry=retry)
-    source, status = delivery.source, delivery.status
+        if particulars.get("was_in_doubt"):  # what comes later does not take back what an earlier attempt did
+            outcome = Outcome.IN_DOUBT
+        return InstanceReport(path=path, outcome=outcome, reason=reason, retry=retry, **particulars)
+    status = delivery.status
     if status is not None:  # an answer came all the same
         outcome, reason, retry = outcome_of_status(status), status.meaning, status.retry
-    elif delivery.in_doubt:
+    elif delivery.in_doubt or particulars.get("was_in_doubt"):
         outcome = Outcome.IN_DOUBT
     else:
-        outcome = _outcome_of_error(error, has_begun=delivery.bytes_sent > 0)
+        outcome = _outcome_of_error(error, has_begun=delivery.has_begun)
+    source = delivery.source
     return InstanceReport(
         path=path,
         outcome=outcome,
@@ -103,14 +127,14 @@ def report_of_failure(path: str | None, delivery: StoreDelivery | None, error: T
         sop_instance_uid=source.sop_instance_uid if source is not None else None,
         transfer_syntax_uid=delivery.transfer_syntax_uid,
         status=status,
-        attempts=delivery.attempts,
         bytes_sent=delivery.bytes_sent,
         reason=reason,
         retry=retry,
+        **particulars,
     )
 
 
-def _outcome_of_error(error: TrioDicomError | None, *, has_begun: bool) -> Outcome:
+def _outcome_of_error(error: TrioDicomError, *, has_begun: bool) -> Outcome:
     if isinstance(error, NoPresentationContext | NoAcceptedContexts):
         return Outcome.NO_CONTEXT
     if isinstance(error, ObjectChanged) or (isinstance(error, ReadError) and has_begun):

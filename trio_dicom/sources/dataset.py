@@ -216,11 +216,18 @@ class DatasetSource(ChunkedSource):
         self.sop_class_uid = encoded.sop_class_uid
         self.sop_instance_uid = encoded.sop_instance_uid
         self.transfer_syntaxes = recode.native_alternatives(encoded.transfer_syntax_uid)
+        self.memory = len(encoded.before) + len(encoded.after)
         self._encoded = encoded
         self._pixels = pixels
         self._prepared = ""
         self._before: list[Buffer] = []
         self._after: list[Buffer] = []
+
+    @property
+    def encoded_size(self) -> int:
+        """Bytes of the data set as it was encoded when it was opened; of pixels that come later, those announced."""
+        announced = self._pixels.length if self._pixels is not None else 0
+        return len(self._encoded.before) + len(self._encoded.after) + (announced or 0)
 
     async def prepare(self, transfer_syntax_uid: str) -> None:
         self._check_offered(transfer_syntax_uid)

@@ -157,6 +157,16 @@ def _printable_path(path: Path) -> str:
     return printable(os.fsdecode(path), 1024)
 
 
+def open_regular(descriptor: Descriptor, path: Path) -> os.stat_result:
+    """Open the file at `path`, which hangs on nothing: its state. Raises `InvalidObject` for what is no file."""
+    descriptor.open(path)
+    with descriptor as fd:
+        status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode):
+        raise InvalidObject(_kind(status.st_mode))
+    return status
+
+
 def _examine(fd: int) -> tuple[Head, memoryview, os.stat_result, bool]:
     """The head, the first bytes, the state of the file, and whether reads are answered at once, or not at all."""
     status = os.fstat(fd)
@@ -167,7 +177,7 @@ def _examine(fd: int) -> tuple[Head, memoryview, os.stat_result, bool]:
     head = part10.parse_head(first, at_end=len(first) == status.st_size) if at_once == len(first) else None
     if head is None:
         first = memoryview(bytearray(min(status.st_size, _FIRST)))
-        if _read_at(fd, first, 0) < len(first):
+        if read_at(fd, first, 0) < len(first):
             raise ObjectChanged("the file shrank while it was opened")
         head = part10.parse_head(first, at_end=len(first) == status.st_size)
     if head is None:
@@ -233,6 +243,11 @@ class FileSource(Source):
     def where(self) -> str:
         """The path, escaped for messages."""
         return _printable_path(self._path)
+
+    @property
+    def status(self) -> os.stat_result:
+        """Of the file, as it was opened."""
+        return self._status
 
     def __repr__(self) -> str:
         return f"<FileSource {self.where}>"
@@ -340,7 +355,7 @@ class FileSource(Source):
 
     def _read_and_verify(self, target: memoryview, offset: int, verify: bool) -> None:
         with self._descriptor as fd:
-            if _read_at(fd, target, offset) < len(target):
+            if read_at(fd, target, offset) < len(target):
                 raise ObjectChanged("the file shrank while it was sent", self.where)
             if verify:
                 self._verify(fd)
@@ -369,6 +384,9 @@ class FileSource(Source):
         return True
 
     async def aclose(self) -> None:
+        self.discard()
+
+    def discard(self) -> None:
         self._descriptor.close()
         self._first = memoryview(b"")
         self._pieces = []
@@ -376,7 +394,7 @@ class FileSource(Source):
 
 if hasattr(os, "preadv"):
 
-    def _read_at(fd: int, target: memoryview, offset: int) -> int:
+    def read_at(fd: int, target: memoryview, offset: int) -> int:
         """Fill `target` from `offset` on; fewer bytes only at the end of the file."""
         filled = 0
         while filled < len(target):
@@ -388,7 +406,7 @@ if hasattr(os, "preadv"):
 
 else:  # pragma: no cover - Windows
 
-    def _read_at(fd: int, target: memoryview, offset: int) -> int:
+    def read_at(fd: int, target: memoryview, offset: int) -> int:
         """Fill `target` from `offset` on; fewer bytes only at the end of the file."""
         os.lseek(fd, offset, os.SEEK_SET)
         filled = 0

@@ -20,7 +20,7 @@ async def open_source(item: Any, pixels: PixelSource | None = None) -> Source:
 
     Raises `TypeError` for anything else, and what the sources raise for input that cannot be sent.
     """
-    if _is_data_set(item):
+    if is_data_set(item):
         return await open_dataset(item, pixels)
     if pixels is not None:
         raise TypeError(f"pixels go with a pydicom Dataset, not with {type(item).__name__}")
@@ -31,6 +31,7 @@ async def open_source(item: Any, pixels: PixelSource | None = None) -> Source:
     raise TypeError(f"neither a path, a binary stream nor a pydicom Dataset: {type(item).__name__}")
 
 
-def _is_data_set(item: object) -> bool:
+def is_data_set(item: object) -> bool:
+    """True for a pydicom `Dataset`; pydicom is not imported to tell."""
     pydicom = sys.modules.get("pydicom.dataset")  # without it, there is no data set
     return pydicom is not None and isinstance(item, pydicom.Dataset)

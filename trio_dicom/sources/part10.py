@@ -51,11 +51,11 @@ class Head:
     data_set_offset: int
 
 
-def parse_head(data: Buffer, *, at_end: bool) -> Head | None:
+def parse_head(data: Buffer, *, at_end: bool, directory: bool = False) -> Head | None:
     """The head of the DICOM file that begins with `data`, or None if more bytes are needed to tell.
 
     `at_end` says that there are no more. Raises `InvalidObject` if these are not the first bytes of a DICOM object
-    that can be sent. The group length (0002,0000) is not relied upon.
+    that can be sent, a DICOMDIR only with `directory`. The group length (0002,0000) is not relied upon.
     """
     size = len(data)
     if size < 132:
@@ -116,7 +116,7 @@ def parse_head(data: Buffer, *, at_end: bool) -> Head | None:
         found = b"", b""
     sop_class = _agreed(values.get(0x0002, b""), found[0], "SOP Class UID", "(0002,0002)", "(0008,0016)")
     sop_instance = _agreed(values.get(0x0003, b""), found[1], "SOP Instance UID", "(0002,0003)", "(0008,0018)")
-    if sop_class == MEDIA_STORAGE_DIRECTORY:
+    if sop_class == MEDIA_STORAGE_DIRECTORY and not directory:
         raise InvalidObject("a DICOMDIR is not an object that can be stored")
     return Head(sop_class, sop_instance, transfer_syntax, offset)
 

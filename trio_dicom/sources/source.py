@@ -34,6 +34,9 @@ class Source(abc.ABC):
     size: int | None = None
     """Bytes of the data set on the wire in the prepared transfer syntax, or None where it shows only at the end."""
 
+    memory: int = 0
+    """Bytes of the data set that are held in memory from the opening on."""
+
     buffer_in_use: bool = False
     """True after a cancelled `read_into` whose thread may still write to the buffer: it must never be used again."""
 
@@ -69,6 +72,9 @@ class Source(abc.ABC):
     @abc.abstractmethod
     async def aclose(self) -> None:
         """Release what the library opened, never what the caller did. Idempotent; done even if cancelled."""
+
+    def discard(self) -> None:  # noqa: B027  # most have opened nothing before they are read
+        """`aclose`, for a source of which nothing was read, and without waiting for anything."""
 
     async def __aenter__(self) -> Self:
         return self

@@ -109,6 +109,14 @@ class StreamSource(ChunkedSource):
         await self._reader.seek(self._start + self.head.data_set_offset)
         return True
 
+    async def reopened(self) -> StreamSource:
+        """The same object of the stream once more, though this source was closed. Raises `ReadError`."""
+        again = StreamSource(self._reader, self.head, b"", self._start, self.size)
+        again._untouched = False
+        if not await again.rewind():
+            raise ReadError("the stream cannot be read a second time", self.where)
+        return again
+
 
 class _Reader(Protocol):
     in_use: bool  # an abandoned thread may still be reading

@@ -1,0 +1,134 @@
+"""Job: one call of a sender. Its inputs become works, and each work ends in one report."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from ..errors import InvalidObject, Retry, TrioDicomError
+from ..sources.source import Source
+from .inputs import Inputs
+from .item import Item, open_items
+from .outcome import InstanceReport
+from .reports import Reports
+from .work import Work
+
+if TYPE_CHECKING:
+    from .dispatcher import Dispatcher
+    from .inputs import InputsArgument
+
+READ_AT_ONCE = 32  # inputs, opened in one thread hop
+CONVERTED_AT_ONCE = 4  # inputs, where each is converted
+
+
+def stopped(reason: str) -> TrioDicomError:
+    """Why an input was not sent, though nothing speaks against sending it."""
+    error = TrioDicomError(reason)
+    error.retry = Retry.LATER
+    return error
+
+
+class Job:
+    """See above. `reports` are received by the caller; `done` is set when each input has one."""
+
+    def __init__(self, dispatcher: Dispatcher, items: InputsArgument) -> None:
+        self.reports = Reports()
+        self.done = trio.Event()
+        self.is_exhausted = False
+        self.unsettled: dict[Work, None] = {}
+        self._dispatcher = dispatcher
+        self._inputs = Inputs(items)
+        self._taken = 0
+        self._taking = trio.CancelScope()
+        self._is_fed = False
+
+    async def feed(self) -> None:
+        """Read the inputs to their end, as fast as they are sent."""
+        dispatcher = self._dispatcher
+        async with self._inputs:
+            with self._taking:
+                most = CONVERTED_AT_ONCE if dispatcher.conversion.is_needed else READ_AT_ONCE
+                while True:
+                    await self.reports.wait_room()
+                    await dispatcher.agenda.wait_room()
+                    items = await self._inputs.take(most)
+                    if not items:
+                        self.is_exhausted = True
+                        break
+                    await self._prepare([self._add(item) for item in items])
+        if self.is_exhausted:
+            self._finish_feeding()
+        else:  # drained
+            self.end(stopped("the sender was drained before its turn came"))
+
+    def stop_feeding(self) -> None:
+        """No further input is read."""
+        self._taking.cancel()
+
+    def end(self, error: TrioDicomError) -> None:
+        """Every input that is left comes to its end now; those that are being sent excepted."""
+        for item in self._inputs.rest():
+            self._add(item)
+        self.is_exhausted = self._inputs.is_exhausted
+        for work in [work for work in self.unsettled if work.scope is None]:
+            self._dispatcher.give_up(work, error)
+        self._finish_feeding()
+
+    def settled(self, work: Work, report: InstanceReport) -> None:
+        """An input has come to its end."""
+        del self.unsettled[work]
+        self.reports.put(report)
+        self._check_done()
+
+    def _finish_feeding(self) -> None:
+        self._is_fed = True
+        self._check_done()
+
+    def _check_done(self) -> None:
+        if self._is_fed and not self.unsettled and not self.done.is_set():
+            self.done.set()
+            self.reports.finish()
+
+    def _add(self, item: Item) -> Work:
+        work = Work(item, self, self._dispatcher.next_order(), self._taken)
+        self._taken += 1
+        self.unsettled[work] = None
+        return work
+
+    async def _prepare(self, works: list[Work]) -> None:
+        """Look at the heads of these inputs, and put on the agenda what is to be sent."""
+        dispatcher = self._dispatcher
+        if dispatcher.failure is not None:
+            for work in works:
+                dispatcher.give_up(work, dispatcher.failure)
+            return
+        if dispatcher.conversion.is_needed:
+            await dispatcher.budget.wait_room()
+            async with trio.open_nursery() as nursery:
+                for work in works:
+                    nursery.start_soon(self._convert, work)
+        else:
+            await dispatcher.budget.wait_room()
+            for work, source in zip(works, await open_items([work.item for work in works]), strict=True):
+                self._opened(work, source)
+        works = [work for work in works if work in self.unsettled]
+        if dispatcher.ledger is not None and works:
+            for work, report in zip(works, await dispatcher.look_up(works), strict=True):
+                if report is not None and work in self.unsettled:
+                    dispatcher.settle_earlier(work, report)
+        for work in works:
+            if work in self.unsettled:  # neither settled earlier nor given up meanwhile
+                dispatcher.enqueue(work)
+
+    async def _convert(self, work: Work) -> None:
+        try:
+            self._opened(work, await self._dispatcher.open(work))
+        except InvalidObject as error:
+            self._opened(work, error)
+
+    def _opened(self, work: Work, source: Source | InvalidObject) -> None:
+        if isinstance(source, InvalidObject):
+            self._dispatcher.give_up(work, source)
+        else:
+            self._dispatcher.describe(work, source)

@@ -1,0 +1,183 @@
+"""Lane: one association at a time with the destination, and the tasks that send over it.
+
+A lane asks for an association when works wait that nobody serves, sends over it with one task more than the operations
+window has room for (the next object is made ready while an answer is awaited), and releases it when there was nothing
+to send for a while, when other kinds of works need it, or when there are to be fewer lanes.
+"""
+
+from __future__ import annotations
+
+import collections
+from typing import TYPE_CHECKING
+
+import trio
+
+from ..association.association import Association
+from ..association.requestor import open_association
+from ..errors import AssociationError, ConnectFailed, InternalError, NoAcceptedContexts, TLSError
+from .agenda import PATIENCE, Assignment
+from .work import Work
+
+if TYPE_CHECKING:
+    from .dispatcher import Dispatcher
+
+LEDGER_AHEAD = 16  # works of a lane that the ledger is told of at once, before the first of them is sent
+
+
+class Lane:
+    """See above."""
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher = dispatcher
+
+    async def run(self) -> None:
+        """Over one association after another, until the sender has no more use for it."""
+        dispatcher, agenda = self._dispatcher, self._dispatcher.agenda
+        while not dispatcher.is_closing:
+            assignment = None
+            if dispatcher.may_open() and agenda.wants_another(dispatcher.unfilled):
+                assignment = agenda.assign()
+            if assignment is not None:
+                await Run(dispatcher, assignment).run()
+            else:  # until something has changed, or the destination may be tried again
+                with trio.CancelScope(deadline=dispatcher.next_opening()):
+                    await agenda.wait_news()
+
+
+class Run:
+    """One association of a lane, from its request to its end."""
+
+    def __init__(self, dispatcher: Dispatcher, assignment: Assignment) -> None:
+        self._dispatcher = dispatcher
+        self._agenda = dispatcher.agenda
+        self._assignment = assignment
+        self._is_over = False  # it takes no further works
+        self._in_hand = 0
+        self._answered = 0
+        self._idle_since = 0.0
+        self._stock: collections.deque[Work] = collections.deque()  # the ledger was told of them
+        self._stocking = trio.Lock()
+
+    async def run(self) -> None:
+        """Ask for the association, send over it, release it."""
+        dispatcher = self._dispatcher
+        started = trio.current_time()
+        dispatcher.lane_begins()
+        failure: AssociationError | InternalError | ConnectFailed | TLSError | None = None
+        try:
+            destination = dispatcher.destination
+            async with open_association(
+                destination.peer,
+                self._assignment.contexts,
+                settings=destination.settings,
+                tls=destination.tls,
+                server_hostname=destination.server_hostname,
+                connect=destination.connect,
+            ) as association:
+                dispatcher.opened(association)
+                try:
+                    await self._send_over(association)
+                finally:
+                    dispatcher.left(association)
+                failure = association.failure
+        except NoAcceptedContexts as error:
+            dispatcher.refuse_kinds(self._assignment.kinds, error)
+        except (AssociationError, ConnectFailed, TLSError) as error:
+            failure = error
+        finally:
+            self._finish()
+            while self._stock:
+                dispatcher.give_back(self._stock.popleft())
+            self._agenda.resign(self._assignment)
+        if failure is not None:
+            dispatcher.association_failed(failure, started, has_done_good=self._answered > 0)
+
+    async def _send_over(self, association: Association) -> None:
+        most = 1 if self._assignment.is_for_suspects else association.negotiated.operations_window + 1
+        self._idle_since = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            watching = trio.CancelScope()
+            nursery.start_soon(self._watch, association, watching)
+            async with trio.open_nursery() as tasks:
+                for _ in range(most):
+                    tasks.start_soon(self._send, association)
+            watching.cancel()
+
+    async def _send(self, association: Association) -> None:
+        """One object after another."""
+        while (work := await self._next(association)) is not None:
+            self._in_hand += 1
+            try:
+                self._answered += await self._dispatcher.deliver(work, association)
+            finally:
+                self._in_hand -= 1
+                if not self._in_hand:
+                    self._idle_since = trio.current_time()
+
+    async def _next(self, association: Association) -> Work | None:
+        """What is to be sent next; None once this association is to take no more."""
+        dispatcher = self._dispatcher
+        while association.is_open and not self._is_over:
+            resume_at = dispatcher.throttle.resume_at
+            if dispatcher.is_stopping or dispatcher.is_closing or dispatcher.is_surplus():
+                self._finish()
+            elif trio.current_time() < resume_at:
+                await trio.sleep_until(resume_at)
+            elif (work := await self._take()) is not None:
+                return work
+            elif self._is_wanted_elsewhere():
+                self._finish()
+            elif not self._stock:
+                await self._agenda.wait_news(self._assignment)
+        return None
+
+    async def _take(self) -> Work | None:
+        if self._dispatcher.ledger is None:
+            return self._agenda.take(self._assignment)
+        if not self._stock:
+            await self._fill_stock()
+        return self._stock.popleft() if self._stock else None
+
+    async def _fill_stock(self) -> None:
+        """Take some works and have the ledger note that they may be sent from now on."""
+        async with self._stocking:
+            if self._stock:  # another task was faster
+                return
+            works: list[Work] = []
+            is_noted = False
+            try:
+                while len(works) < LEDGER_AHEAD and (work := self._agenda.take(self._assignment)) is not None:
+                    works.append(work)
+                is_noted = bool(works) and await self._dispatcher.note_begun(works)
+            finally:
+                if is_noted:
+                    self._stock.extend(works)
+                else:
+                    for work in works:
+                        self._dispatcher.give_back(work)
+
+    def _finish(self) -> None:
+        """Take no further works, and let all see it."""
+        if not self._is_over:
+            self._is_over = True
+            self._dispatcher.lane_ends()
+            self._agenda.wake()
+
+    def _is_wanted_elsewhere(self) -> bool:
+        """Whether works wait of kinds that nobody serves, and no lane without an association can take them."""
+        if self._assignment.is_for_suspects:
+            return not self._in_hand  # it sends one at a time: for no longer than it must
+        patience = PATIENCE if self._in_hand else 0.0
+        return not self._dispatcher.may_open() and self._agenda.has_unserved(trio.current_time(), patience)
+
+    async def _watch(self, association: Association, scope: trio.CancelScope) -> None:
+        """See that the tasks end with the association, and that it ends when it is not needed, or others are more."""
+        linger = self._dispatcher.options.linger
+        with scope:
+            while not self._is_over:
+                since = trio.current_time() if self._in_hand else self._idle_since
+                with trio.move_on_at(since + min(linger, PATIENCE)) as waiting:
+                    await association.wait_closed()
+                is_idle = not self._in_hand and trio.current_time() >= self._idle_since + linger
+                if not waiting.cancelled_caught or is_idle or self._is_wanted_elsewhere():
+                    self._finish()
