@@ -499,6 +499,12 @@ async def test_a_data_set_that_cannot_be_copied():
     assert "Doe" not in str(caught.value)
 
 
+async def test_a_data_set_is_not_converted_without_its_pixels():
+    item = DatasetItem(make_instance(PixelData=None), ArrayPixelSource(bytes(512)))
+    with pytest.raises(InvalidObject, match="pixels that come while they are sent cannot be converted"):
+        item.read_dataset()
+
+
 async def test_what_is_invalid_has_no_data_set(tmp_path):
     (tmp_path / "x.zip").touch()
     (item,) = await all_items(tmp_path / "x.zip")

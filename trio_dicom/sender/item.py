@@ -172,6 +172,8 @@ class DatasetItem(Item):
         return Identity(b"data set " + source.sop_instance_uid.encode("ascii"), source.encoded_size)
 
     def read_dataset(self) -> Dataset:
+        if self.pixels is not None:  # they would be lost
+            raise InvalidObject("pixels that come while they are sent cannot be converted", self.name)
         try:
             return copy.deepcopy(self.dataset)
         except Exception as error:

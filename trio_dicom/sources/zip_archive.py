@@ -148,7 +148,7 @@ def _find_end(tail: bytes) -> int:
     """Where the end record is: such that its comment ends the file, else the last whole one."""
     last = -1
     at = max(0, len(tail) - _END.size + len(_END_MARK))
-    while (at := tail.rfind(_END_MARK, 0, at)) >= 0 and at + _END.size <= len(tail):
+    while (at := tail.rfind(_END_MARK, 0, at)) >= 0:
         comment_length = _END.unpack_from(tail, at)[-1]
         if at + _END.size + comment_length == len(tail):
             return at
