@@ -25,8 +25,24 @@ def throttle(most=8, **policy):
     return made
 
 
-def test_congestion_halves_the_lanes_and_pauses_and_answers_pay_back():
+def reached(most=8, **policy):
+    made = throttle(most, **policy)
+    made.opened()
+    return made
+
+
+def test_the_first_association_comes_alone():
     it = throttle(8)
+    assert it.lanes == 1
+    it.opened()
+    assert it.lanes == 8
+    it.failed(ConnectionLost(), started=0.0, now=0.0, others=0)
+    it.opened()
+    assert it.lanes == 1  # the others are earned
+
+
+def test_congestion_halves_the_lanes_and_pauses_and_answers_pay_back():
+    it = reached(8)
     for _ in range(8):
         it.congested(10.0, FULL)
     assert it.lanes == 4
@@ -44,7 +60,7 @@ def test_congestion_halves_the_lanes_and_pauses_and_answers_pay_back():
 
 
 def test_congestion_between_good_answers_slows_nothing_down():
-    it = throttle(4)
+    it = reached(4)
     for now in range(100):
         it.congested(float(now), FULL)
         it.took(float(now))
@@ -62,8 +78,7 @@ def test_congestion_without_end_is_given_up_after_the_patience():
 
 
 def test_a_further_association_that_is_rejected_costs_nothing_but_itself():
-    it = throttle(8)
-    it.opened()
+    it = reached(8)
     it.failed(AssociationRejected(2, 3, 2), started=1.0, now=1.0, others=3)
     assert it.lanes == 3
     assert it.resume_at < 1.0

@@ -201,7 +201,9 @@ class Dispatcher:
         """An association has come about."""
         self._open[association] = None
         self.tally.associations += 1
+        lanes = self.throttle.lanes
         self.throttle.opened()
+        self._wake_if_more(lanes)
 
     def left(self, association: Association) -> None:
         """Nothing more is sent over it."""
@@ -217,7 +219,8 @@ class Dispatcher:
             if retry.is_distrust(error):
                 self.throttle.distrust(error)
         else:
-            self.throttle.failed(error, started=started, now=trio.current_time(), others=len(self._open))
+            others = self._active if self._open else 0
+            self.throttle.failed(error, started=started, now=trio.current_time(), others=others)
         self._check_failure()
 
     def refuse_kinds(self, kinds: frozenset[Kind], error: NoAcceptedContexts) -> None:
@@ -321,6 +324,10 @@ class Dispatcher:
     def _took(self, now: float) -> None:
         lanes = self.throttle.lanes
         self.throttle.took(now)
+        self._wake_if_more(lanes)
+
+    def _wake_if_more(self, lanes: int) -> None:
+        """There may be more lanes now than `lanes`."""
         if self.throttle.lanes > lanes:
             self.agenda.wake()
 

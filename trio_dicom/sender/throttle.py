@@ -1,6 +1,6 @@
 """Throttle: how many associations a destination bears, and when it is given up. Decisions only: the times are given.
 
-It begins with all associations that are wanted. A destination that answers nothing but "out of resources" gets half of
+It begins with one association; once that is there, all that are wanted may be. A destination that answers nothing but "out of resources" gets half of
 them after a pause, one that lets no further association in keeps those it has; each is paid back by objects that it
 takes. One that does not answer at all is tried with one association, at growing intervals.
 """
@@ -21,7 +21,8 @@ class Throttle:
     """See above. `lanes` associations may be open, and nothing is to be begun before `resume_at`."""
 
     def __init__(self, most: int, policy: RetryPolicy, random: Random) -> None:
-        self.most = self.lanes = most
+        self.lanes = 1
+        self._most = most
         self.resume_at = -math.inf
         self.failure: TrioDicomError | None = None  # why the destination was given up
         self._policy = policy
@@ -41,13 +42,15 @@ class Throttle:
 
     def opened(self) -> None:
         """An association has come about."""
-        self._was_reached = True
+        if not self._was_reached:
+            self._was_reached = True
+            self.lanes = self._most
 
     def took(self, now: float) -> None:
         """The destination answered an object in a way that does not speak of trouble."""
         self._last_good = now
         self._fruitless = self._distrust = self._congested = self._pauses = 0
-        if self.lanes < self.most:
+        if self.lanes < self._most:
             self._credit += 1
             if self._credit >= ANSWERS_FOR_ONE_MORE * self.lanes:
                 self._credit = 0
@@ -64,7 +67,7 @@ class Throttle:
     def failed(self, error: TrioDicomError, *, started: float, now: float, others: int) -> None:
         """An association that was asked for at `started` failed, or ended in an error and without any good.
 
-        `others` are open meanwhile.
+        `others` are open meanwhile, or asked for while one is open.
         """
         if others:  # it is alive; perhaps it wants no more of them
             self.lanes, self._credit = min(self.lanes, others), 0
