@@ -99,7 +99,7 @@ class ZipMemberSource(ChunkedSource):
         self.sop_class_uid = head.sop_class_uid
         self.sop_instance_uid = head.sop_instance_uid
         self.transfer_syntaxes = recode.native_alternatives(head.transfer_syntax_uid)
-        self.is_in_memory = data is not None
+        self.memory = member.size if data is not None else 0
         self._own = self._prepared = head.transfer_syntax_uid
         self._start, self._end = head.data_set_offset, member.size
         self._descriptor = descriptor
