@@ -551,3 +551,86 @@ async def test_unread_reports_hold_the_input_back(autojump_clock):
         assert 1000 <= taken < 1300
         assert len([report async for report in channel]) == 5000
     assert sender.report.delivered == 5000
+
+
+# --- ends at awkward moments
+
+
+async def test_after_a_drain_everything_is_not_sent_at_once(autojump_clock):
+    async with storage_scp() as scp, sender_to(scp) as sender:
+        await sender.drain()
+        assert outcomes(await send_all(sender, objects(300))) == {Outcome.NOT_SENT: 300}
+    assert not scp.received
+
+
+async def test_the_end_of_the_block_does_not_wait_for_a_pause_to_be_over(autojump_clock):
+    policy = {"max_attempts": 3, "base_delay": 50.0, "max_age": 75.0}
+    async with storage_scp() as scp:
+        async with sender_to(scp, exact(policy=policy), associations=1) as sender:
+            scp.reply(0xA700, times=math.inf)
+            (report,) = await send_all(sender, objects(1))
+            assert (report.outcome, report.attempts) == (Outcome.REFUSED, 2)
+            assert sender._dispatcher.throttle.resume_at > trio.current_time()
+            before = trio.current_time()
+        assert trio.current_time() == before
+
+
+@pytest.mark.parametrize("how", ["drain", "leave"])
+async def test_nobody_waits_for_an_association_that_nobody_needs(how, autojump_clock):
+    async def silent():
+        ours, theirs = trio.testing.memory_stream_pair()
+        peers.append(theirs)
+        return ours
+
+    peers = []
+    async with open_sender("PACS@silent:104", connect=silent, options=exact()) as sender:
+        with trio.move_on_after(5):
+            await send_all(sender, objects(3))
+        if how == "drain":
+            await sender.drain()
+    assert trio.current_time() < 7
+    assert sender.report.counts == {Outcome.NOT_SENT: 3}
+
+
+async def test_an_answer_before_does_not_stand_for_an_attempt_that_was_cut(autojump_clock):
+    async with storage_scp() as scp, sender_to(scp) as sender:
+        scp.reply(0xA700)
+        scp.reply_nothing()
+        with trio.move_on_after(10):
+            await send_all(sender, objects(1))
+        report = sender.report
+    assert report.counts == {Outcome.IN_DOUBT: 1}
+
+
+async def test_an_answer_before_stands_while_it_waits_to_be_sent_again(autojump_clock):
+    async with storage_scp() as scp, sender_to(scp) as sender:
+        scp.reply(0xA700)
+        with trio.move_on_after(0.5):
+            await send_all(sender, objects(1))
+    assert sender.report.counts == {Outcome.REFUSED: 1}
+
+
+async def test_of_the_same_instance_the_next_is_sent_if_the_first_is_withdrawn(autojump_clock):
+    async with storage_scp() as scp, sender_to(scp, exact(same_instance=SameInstance.SKIP), associations=1) as sender:
+        scp.reply(0, delay=10, times=math.inf)
+
+        async def withdrawn():
+            with trio.move_on_after(5):
+                await send_all(sender, objects(2))  # the second one waits behind the first
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(withdrawn)
+            await trio.sleep(1)
+            reports = await send_all(sender, objects(1, first=2))
+    assert outcomes(reports) == {Outcome.STORED: 1}
+    assert [each.sop_instance_uid for each in scp.received] == [instance_uid(1), instance_uid(2)]
+
+
+async def test_suspects_that_end_their_associations_do_not_slow_the_others_down(autojump_clock):
+    async with storage_scp() as scp, sender_to(scp, associations=4) as sender:
+        bad = [instance_uid(number) for number in range(1, 100, 10)]
+        scp.abort(when=lambda instance: instance.sop_instance_uid in bad, times=math.inf)
+        scp.reply(0, delay=0.1, times=math.inf)
+        reports = await send_all(sender, objects(100))
+    assert outcomes(reports) == {Outcome.STORED: 90, Outcome.IN_DOUBT: 10}
+    assert trio.current_time() < 30

@@ -76,13 +76,14 @@ class Dispatcher:
         self.jobs: dict[Job, None] = {}
         self.refused_kinds: dict[Kind, NoAcceptedContexts] = {}
         self._open_ahead: set[Work] = set()  # works on the agenda whose sources are open
-        self.is_stopping = False  # nothing further is begun
+        self.stopped_by: TrioDicomError | None = None  # why nothing further is begun
         self.is_closing = False  # nothing further will come
-        self._stopped_by: TrioDicomError | None = None
         self._store = attrs.evolve(options.store, max_retries=0)
         self._progress = progress
         self._in_hand: dict[Work, None] = {}
         self._open: dict[Association, None] = {}
+        self._openings: dict[trio.CancelScope, None] = {}  # around what asks for an association
+        self.unfilled = 0  # lanes that are about to take their first work
         self._active = 0  # lanes that are opening an association, or take works for one
         self._unread = False  # a job ended before its inputs did
         self._order = 0
@@ -133,7 +134,7 @@ class Dispatcher:
 
     def enqueue(self, work: Work) -> None:
         """`work` is to be sent, if nothing speaks against it."""
-        error = self.failure or self.refused_kinds.get(work.kind)
+        error = self.stopped_by or self.refused_kinds.get(work.kind)
         if error is not None:
             self.give_up(work, error)
         elif self.options.same_instance is SameInstance.SEND or not self._follows(work):
@@ -171,14 +172,15 @@ class Dispatcher:
     # --- for lanes: associations
 
     @property
-    def unfilled(self) -> int:
-        """Lanes whose association is not there yet."""
-        return self._active - len(self._open)
+    def is_ending(self) -> bool:
+        """Whether no lane is to take a further work."""
+        return self.is_closing or self.stopped_by is not None
 
     def may_open(self) -> bool:
         """Whether one more lane may ask for an association now."""
-        is_ending = self.is_stopping or self.is_closing or self.failure is not None
-        return not is_ending and self._active < self.throttle.lanes and trio.current_time() >= self.throttle.resume_at
+        return (
+            not self.is_ending and self._active < self.throttle.lanes and trio.current_time() >= self.throttle.resume_at
+        )
 
     def is_surplus(self) -> bool:
         """Whether there are to be fewer lanes."""
@@ -188,17 +190,21 @@ class Dispatcher:
         """When a lane that may not ask for an association now may perhaps do so."""
         return self.throttle.resume_at if self.throttle.resume_at > trio.current_time() else math.inf
 
-    def lane_begins(self) -> None:
-        """A lane is going to ask for an association."""
+    def lane_begins(self, opening: trio.CancelScope) -> None:
+        """A lane is going to ask for an association, inside of `opening`."""
+        self._openings[opening] = None
         self._active += 1
+        self.unfilled += 1
         self.throttle.start(trio.current_time())
 
-    def lane_ends(self) -> None:
+    def lane_ends(self, opening: trio.CancelScope) -> None:
         """It takes no further works."""
+        self._openings.pop(opening, None)
         self._active -= 1
 
-    def opened(self, association: Association) -> None:
+    def opened(self, association: Association, opening: trio.CancelScope) -> None:
         """An association has come about."""
+        self._openings.pop(opening, None)
         self._open[association] = None
         self.tally.associations += 1
         lanes = self.throttle.lanes
@@ -252,10 +258,8 @@ class Dispatcher:
         """A lane has taken it, and will not send it."""
         if work not in work.job.unsettled:
             return
-        if self.failure is not None:
-            self.give_up(work, self.failure)
-        elif self.is_stopping or work.job not in self.jobs:
-            self.give_up(work, stopped("interrupted"))
+        if self.stopped_by is not None or work.job not in self.jobs:
+            self.give_up(work, self.stopped_by or stopped("interrupted"))
         else:
             self.agenda.add(work, trio.current_time())
 
@@ -289,16 +293,18 @@ class Dispatcher:
         elif error is not None:
             self._failed(work, error)
         else:
-            self.give_up(work, self._stopped_by or stopped("interrupted"))
+            self.give_up(work, self.stopped_by or stopped("interrupted"))
         return response is not None
 
     def _out_of_hand(self, work: Work, started: float) -> None:
+        """The attempt has come to its end, in whatever way."""
         work.scope = None
         del self._in_hand[work]
         if not self._in_hand:
             self._quiet.unpark_all()
         delivery = work.delivery
         if delivery is not None and delivery.has_begun:
+            work.report = None  # what an attempt before has come to
             work.history.begin(started)
             work.was_in_doubt |= delivery.in_doubt
             self.tally.attempted(work, delivery.bytes_sent)
@@ -343,7 +349,7 @@ class Dispatcher:
         delay = work.history.after(rule, self.options.retry, self.options.random, now)
         if work.history.strikes >= retry.MOST_STRIKES:
             report = attrs.evolve(report, reason=f"{report.reason}; set aside: two associations ended in its middle")
-        is_over = self.is_stopping or self.failure is not None or work.job not in self.jobs
+        is_over = self.stopped_by is not None or self.failure is not None or work.job not in self.jobs
         if delay is None or is_over or not work.item.can_reopen:
             self.settle(work, report)
         else:
@@ -381,14 +387,23 @@ class Dispatcher:
         if self.ledger is not None and work.identity is not None:
             self.ledger.settle(work.identity, report)
         if self.options.same_instance is SameInstance.SKIP and self._first_of.get(work.sop_instance_uid) is work:
-            self._first_of[work.sop_instance_uid] = report
-            for follower in work.followers:
-                if follower in follower.job.unsettled:
-                    self._settle_follower(follower, report)
+            self._settle_followers(work, report)
 
     def settle_earlier(self, work: Work, report: InstanceReport) -> None:
         """The ledger has an end of `work` already."""
         self._settle(work, attrs.evolve(report, path=work.item.name, number=work.number, is_earlier=True))
+
+    def _settle_followers(self, work: Work, report: InstanceReport) -> None:
+        """They end as `work` does, unless its job was withdrawn before it was sent: then the next of them is."""
+        followers = [each for each in work.followers if each in each.job.unsettled]
+        if followers and work.job not in self.jobs and not report.is_delivered and self.stopped_by is None:
+            self._first_of[work.sop_instance_uid] = first = followers[0]
+            first.followers = followers[1:]
+            self.agenda.add(first, trio.current_time())
+            return
+        self._first_of[work.sop_instance_uid] = report
+        for follower in followers:
+            self._settle_follower(follower, report)
 
     def _settle_follower(self, work: Work, first: InstanceReport) -> None:
         reason = f"as input {first.number}, which has the same SOP Instance UID"
@@ -416,23 +431,21 @@ class Dispatcher:
 
     def _check_failure(self) -> None:
         """If the destination was given up just now, so is all that waits."""
-        if self.failure is not None and not self.is_stopping:
+        if self.failure is not None and self.stopped_by is None:
             log.warning("nothing more is sent to %s: %s", self.destination.peer, self.failure)
-            self.is_stopping = True
             self._give_up_waiting(self.failure)
 
     def _give_up_waiting(self, error: TrioDicomError) -> None:
-        self._stopped_by = error
+        self.stopped_by = error
         for work in self.agenda.withdraw():
             self.give_up(work, error)
         for work in self._in_hand:
             if work.scope is not None and (work.delivery is None or not work.delivery.has_begun):
                 work.scope.cancel()
-        self.agenda.wake()
+        self._end_openings()
 
     async def drain(self, timeout: float) -> None:
         """Begin nothing further; wait until what is in hand has come to its end, at most for `timeout` seconds."""
-        self.is_stopping = True
         self._give_up_waiting(stopped("the sender was drained before its turn came"))
         for job in list(self.jobs):
             job.stop_feeding()
@@ -460,6 +473,12 @@ class Dispatcher:
     def close(self) -> None:
         """Nothing more will be given: the lanes release their associations."""
         self.is_closing = True
+        self._end_openings()
+
+    def _end_openings(self) -> None:
+        """Nobody waits for the associations that are being asked for."""
+        for scope in self._openings:
+            scope.cancel()
         self.agenda.wake()
 
     def end(self) -> None:

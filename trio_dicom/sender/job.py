@@ -99,9 +99,9 @@ class Job:
     async def _prepare(self, works: list[Work]) -> None:
         """Look at the heads of these inputs, and put on the agenda what is to be sent."""
         dispatcher = self._dispatcher
-        if dispatcher.failure is not None:
+        if dispatcher.stopped_by is not None:
             for work in works:
-                dispatcher.give_up(work, dispatcher.failure)
+                dispatcher.give_up(work, dispatcher.stopped_by)
             return
         if dispatcher.conversion.is_needed:
             await dispatcher.budget.wait_room()

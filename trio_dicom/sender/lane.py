@@ -51,7 +51,9 @@ class Run:
         self._dispatcher = dispatcher
         self._agenda = dispatcher.agenda
         self._assignment = assignment
+        self._opening = trio.CancelScope()
         self._is_over = False  # it takes no further works
+        self._is_unfilled = True  # it has taken none yet
         self._in_hand = 0
         self._answered = 0
         self._idle_since = 0.0
@@ -62,24 +64,27 @@ class Run:
         """Ask for the association, send over it, release it."""
         dispatcher = self._dispatcher
         started = trio.current_time()
-        dispatcher.lane_begins()
+        dispatcher.lane_begins(self._opening)
+        is_excused = False
         failure: AssociationError | InternalError | ConnectFailed | TLSError | None = None
         try:
             destination = dispatcher.destination
-            async with open_association(
-                destination.peer,
-                self._assignment.contexts,
-                settings=destination.settings,
-                tls=destination.tls,
-                server_hostname=destination.server_hostname,
-                connect=destination.connect,
-            ) as association:
-                dispatcher.opened(association)
-                try:
-                    await self._send_over(association)
-                finally:
-                    dispatcher.left(association)
-                failure = association.failure
+            with self._opening:  # which is cancelled only before there is an association
+                async with open_association(
+                    destination.peer,
+                    self._assignment.contexts,
+                    settings=destination.settings,
+                    tls=destination.tls,
+                    server_hostname=destination.server_hostname,
+                    connect=destination.connect,
+                ) as association:
+                    dispatcher.opened(association, self._opening)
+                    is_excused = self._assignment.is_for_suspects  # they may end it
+                    try:
+                        await self._send_over(association)
+                    finally:
+                        dispatcher.left(association)
+                    failure = association.failure
         except NoAcceptedContexts as error:
             dispatcher.refuse_kinds(self._assignment.kinds, error)
         except (AssociationError, ConnectFailed, TLSError) as error:
@@ -90,7 +95,7 @@ class Run:
                 dispatcher.give_back(self._stock.popleft())
             self._agenda.resign(self._assignment)
         if failure is not None:
-            dispatcher.association_failed(failure, started, has_done_good=self._answered > 0)
+            dispatcher.association_failed(failure, started, has_done_good=is_excused or self._answered > 0)
 
     async def _send_over(self, association: Association) -> None:
         most = 1 if self._assignment.is_for_suspects else association.negotiated.operations_window + 1
@@ -119,11 +124,13 @@ class Run:
         dispatcher = self._dispatcher
         while association.is_open and not self._is_over:
             resume_at = dispatcher.throttle.resume_at
-            if dispatcher.is_stopping or dispatcher.is_closing or dispatcher.is_surplus():
+            if dispatcher.is_ending or dispatcher.is_surplus():
                 self._finish()
             elif trio.current_time() < resume_at:
-                await trio.sleep_until(resume_at)
+                with trio.CancelScope(deadline=resume_at):
+                    await self._agenda.wait_news(self._assignment)
             elif (work := await self._take()) is not None:
+                self._fill()
                 return work
             elif self._is_wanted_elsewhere():
                 self._finish()
@@ -160,8 +167,14 @@ class Run:
         """Take no further works, and let all see it."""
         if not self._is_over:
             self._is_over = True
-            self._dispatcher.lane_ends()
+            self._fill()
+            self._dispatcher.lane_ends(self._opening)
             self._agenda.wake()
+
+    def _fill(self) -> None:
+        if self._is_unfilled:
+            self._is_unfilled = False
+            self._dispatcher.unfilled -= 1
 
     def _is_wanted_elsewhere(self) -> bool:
         """Whether works wait of kinds that nobody serves, and no lane without an association can take them."""
