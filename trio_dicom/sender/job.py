@@ -36,6 +36,7 @@ class Job:
         self.reports = Reports()
         self.done = trio.Event()
         self.is_exhausted = False
+        self.is_withdrawn = False  # nobody wants its inputs to be sent any more
         self.unsettled: dict[Work, None] = {}
         self._dispatcher = dispatcher
         self._inputs = Inputs(items)
@@ -72,7 +73,7 @@ class Job:
             self._add(item)
         self.is_exhausted = self._inputs.is_exhausted
         for work in [work for work in self.unsettled if work.scope is None]:
-            self._dispatcher.give_up(work, error)
+            self._dispatcher.register.give_up(work, error)
         self._finish_feeding()
 
     def settled(self, work: Work, report: InstanceReport) -> None:
@@ -101,7 +102,7 @@ class Job:
         dispatcher = self._dispatcher
         if dispatcher.stopped_by is not None:
             for work in works:
-                dispatcher.give_up(work, dispatcher.stopped_by)
+                dispatcher.register.give_up(work, dispatcher.stopped_by)
             return
         if dispatcher.conversion.is_needed:
             await dispatcher.budget.wait_room()
@@ -116,7 +117,7 @@ class Job:
         if dispatcher.ledger is not None and works:
             for work, report in zip(works, await dispatcher.look_up(works), strict=True):
                 if report is not None and work in self.unsettled:
-                    dispatcher.settle_earlier(work, report)
+                    dispatcher.register.settle_earlier(work, report)
         for work in works:
             if work in self.unsettled:  # neither settled earlier nor given up meanwhile
                 dispatcher.enqueue(work)
@@ -129,6 +130,6 @@ class Job:
 
     def _opened(self, work: Work, source: Source | InvalidObject) -> None:
         if isinstance(source, InvalidObject):
-            self._dispatcher.give_up(work, source)
+            self._dispatcher.register.give_up(work, source)
         else:
             self._dispatcher.describe(work, source)

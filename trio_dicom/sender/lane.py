@@ -32,15 +32,16 @@ class Lane:
 
     async def run(self) -> None:
         """Over one association after another, until the sender has no more use for it."""
-        dispatcher, agenda = self._dispatcher, self._dispatcher.agenda
+        dispatcher = self._dispatcher
+        agenda, fleet = dispatcher.agenda, dispatcher.fleet
         while not dispatcher.is_closing:
             assignment = None
-            if dispatcher.may_open() and agenda.wants_another(dispatcher.unfilled):
+            if fleet.may_open() and agenda.wants_another(fleet.unfilled):
                 assignment = agenda.assign()
             if assignment is not None:
                 await Run(dispatcher, assignment).run()
             else:  # until something has changed, or the destination may be tried again
-                with trio.CancelScope(deadline=dispatcher.next_opening()):
+                with trio.CancelScope(deadline=fleet.next_opening()):
                     await agenda.wait_news()
 
 
@@ -50,6 +51,7 @@ class Run:
     def __init__(self, dispatcher: Dispatcher, assignment: Assignment) -> None:
         self._dispatcher = dispatcher
         self._agenda = dispatcher.agenda
+        self._fleet = dispatcher.fleet
         self._assignment = assignment
         self._opening = trio.CancelScope()
         self._is_over = False  # it takes no further works
@@ -64,7 +66,7 @@ class Run:
         """Ask for the association, send over it, release it."""
         dispatcher = self._dispatcher
         started = trio.current_time()
-        dispatcher.lane_begins(self._opening)
+        self._fleet.begins(self._opening)
         is_excused = False
         failure: AssociationError | InternalError | ConnectFailed | TLSError | None = None
         try:
@@ -78,12 +80,12 @@ class Run:
                     server_hostname=destination.server_hostname,
                     connect=destination.connect,
                 ) as association:
-                    dispatcher.opened(association, self._opening)
+                    self._fleet.opened(association, self._opening)
                     is_excused = self._assignment.is_for_suspects  # they may end it
                     try:
                         await self._send_over(association)
                     finally:
-                        dispatcher.left(association)
+                        self._fleet.left(association)
                     failure = association.failure
         except NoAcceptedContexts as error:
             dispatcher.refuse_kinds(self._assignment.kinds, error)
@@ -124,7 +126,7 @@ class Run:
         dispatcher = self._dispatcher
         while association.is_open and not self._is_over:
             resume_at = dispatcher.throttle.resume_at
-            if dispatcher.is_ending or dispatcher.is_surplus():
+            if self._fleet.is_ending or self._fleet.has_surplus():
                 self._finish()
             elif trio.current_time() < resume_at:
                 with trio.CancelScope(deadline=resume_at):
@@ -168,20 +170,19 @@ class Run:
         if not self._is_over:
             self._is_over = True
             self._fill()
-            self._dispatcher.lane_ends(self._opening)
-            self._agenda.wake()
+            self._fleet.ends(self._opening)
 
     def _fill(self) -> None:
         if self._is_unfilled:
             self._is_unfilled = False
-            self._dispatcher.unfilled -= 1
+            self._fleet.filled()
 
     def _is_wanted_elsewhere(self) -> bool:
         """Whether works wait of kinds that nobody serves, and no lane without an association can take them."""
         if self._assignment.is_for_suspects:
             return not self._in_hand  # it sends one at a time: for no longer than it must
         patience = PATIENCE if self._in_hand else 0.0
-        return not self._dispatcher.may_open() and self._agenda.has_unserved(trio.current_time(), patience)
+        return not self._fleet.may_open() and self._agenda.has_unserved(trio.current_time(), patience)
 
     async def _watch(self, association: Association, scope: trio.CancelScope) -> None:
         """See that the tasks end with the association, and that it ends when it is not needed, or others are more."""

@@ -1,8 +1,8 @@
 """Throttle: how many associations a destination bears, and when it is given up. Decisions only: the times are given.
 
-It begins with one association; once that is there, all that are wanted may be. A destination that answers nothing but "out of resources" gets half of
-them after a pause, one that lets no further association in keeps those it has; each is paid back by objects that it
-takes. One that does not answer at all is tried with one association, at growing intervals.
+It begins with one association; once that is there, all that are wanted may be. A destination that answers nothing but
+"out of resources" gets half of them after a pause, one that lets no further association in keeps those it has; each is
+paid back by objects that it takes. One that does not answer at all is tried with one association, at growing intervals.
 """
 
 from __future__ import annotations
