@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import socket
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -15,6 +17,7 @@ from trio_dicom import (
     AssociationTimeout,
     ConnectionLost,
     CStoreSCU,
+    Retry,
     Timeouts,
     TLSError,
     TLSVerifyError,
@@ -186,3 +189,21 @@ async def test_cancelled_in_the_middle_of_an_object(contexts: TLSContexts) -> No
             assert scope.cancelled_caught
             with trio.fail_after(0.5):  # no wait for a good-bye
                 await association.wait_closed()
+
+
+async def test_a_reset_in_the_handshake_is_trouble_that_may_pass(contexts: TLSContexts) -> None:
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+
+    async def reset(stream: trio.SocketStream) -> None:
+        await stream.receive_some(10)
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        await stream.aclose()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.serve_listeners, reset, listeners)
+        port = listeners[0].socket.getsockname()[1]
+        with pytest.raises(TLSError, match="reset") as caught:
+            async with open_association(f"PACS@127.0.0.1:{port}", CT, tls=contexts.client, server_hostname=HOST):
+                pass
+        nursery.cancel_scope.cancel()
+    assert caught.value.retry is Retry.LATER

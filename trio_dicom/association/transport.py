@@ -420,6 +420,10 @@ async def _handshake(stream: trio.SSLStream[trio.abc.Stream], peer: str, closed:
             text = closed[heard.anything]
         else:
             text = _REASONS.get(reason, reason)
-        raise TLSError(peer, text) from error
+        failure = TLSError(peer, text)
+        if isinstance(cause, OSError) and not isinstance(cause, ssl.SSLError):  # a reset: trouble of the network's
+            failure.reason = f"the connection was lost: {os.strerror(cause.errno or errno.ECONNRESET)}"
+            failure.retry = Retry.LATER
+        raise failure from error
     finally:
         stream.transport_stream = heard.stream
