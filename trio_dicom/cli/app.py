@@ -168,6 +168,11 @@ ClientCA = Annotated[
     Path | None, Parameter(group=TLS, help="PEM file of authorities: a peer must have a certificate of one of them")
 ]
 
+Ledger = Annotated[Path, Parameter(name="LEDGER", help="the file")]
+AsJSON = Annotated[bool, Parameter(negative="", help="one JSON document, with all inputs")]
+AsCSV = Annotated[bool, Parameter(negative="", help="a row for each input, below a row of names")]
+Failed = Annotated[bool, Parameter(negative="", help="only what the peer does not have from us")]
+
 
 @app.command
 def demo() -> int:
@@ -331,3 +336,41 @@ def receive(
     )
     filing = Filing.of(output, layout, duplicates, sync=not no_fsync, max_object_size=max_object_size)
     return run_receive(reception, filing, accept_private=accept_private, once=once, report_path=report, quiet=quiet)
+
+
+@app.command
+def report(
+    ledger: Ledger,
+    /,
+    *,
+    json: AsJSON = False,
+    csv: AsCSV = False,
+    failed: Failed = False,
+) -> int:
+    """Say what became of the inputs of a ledger, which send --ledger writes.
+
+    Prints how many inputs came to which outcome, how much was stored, in how
+    many attempts and how fast; each run; what failed, by reason, with the
+    first few names; and the rates of the last run as a small chart. That
+    works while a run is writing, too, and after one that was killed: what it
+    had begun and not settled is in doubt, for the peer may have it.
+
+    With --failed there is a line for each input that the peer does not have
+    from us: "outcome: name: reason". With --json or --csv, --failed leaves
+    the others out.
+
+    Each input of --json, and each row of --csv, has the fields of a line of
+    send's report, and then retry (when it may be sent again), was_in_doubt,
+    run, begun and settled (UTC), size and mtime_ns (of the file).
+
+    What is left to do, as a table: trio-dicom report run.db --failed --csv
+
+    Exit codes are those of send, had it been one run: 0 every input was
+    stored; 1 some were not, for good; 65 no input is a DICOM object; 69 the
+    peer refused for good; 75 trying again may help. 2 usage, or the file is
+    no ledger, or one that cannot be read.
+    """
+    from .ledger_report import run_report
+
+    _imported()
+    return run_report(ledger, as_json=json, as_csv=csv, failed=failed)

@@ -13,7 +13,6 @@ import os
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import TypeAlias
 
 import attrs
 import trio
@@ -35,7 +34,10 @@ _LIMIT = 1 << 63
 
 @attrs.frozen
 class InputIdentity:
-    """What tells an input from others, and, with the same name, from its former self."""
+    """What tells an input from others, and, with the same name, from its former self.
+
+    Inputs that are given twice have equal ones, but each has its own: it is told by the object which of them has ended.
+    """
 
     name: bytes  #: `os.fsencode` of its absolute path; "!member" follows that of an archive
     size: int | None = None  #: bytes
@@ -127,7 +129,10 @@ class Ledger:
         await group.wait()
 
     def settle(self, identity: InputIdentity, report: InstanceReport) -> None:
-        """Note the end of an input, begun or not, within some tenths of a second. It never waits, and never raises."""
+        """Note the end of an input, begun or not, within some tenths of a second. It never waits, and never raises.
+
+        `identity` is the very object that was begun.
+        """
         name = identity.name
         others = [other for other in self._under_way.pop(name, ()) if other is not identity]
         if others:  # the same name was given twice, and the other one may still arrive

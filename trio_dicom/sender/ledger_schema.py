@@ -17,6 +17,8 @@ from .outcome import InstanceReport, Outcome
 APPLICATION_ID = 0x54444C47  # "TDLG"
 VERSION = 1
 
+DAMAGED = "it is damaged, and is left alone: move it away, and a new one begins"
+
 ARRIVED = frozenset({Outcome.STORED, Outcome.STORED_WITH_WARNING, Outcome.ALREADY_PRESENT})
 
 # The comments stay in the file, for whoever asks it for its schema.
@@ -132,12 +134,21 @@ def connect_to_read(path: str) -> sqlite3.Connection:
         raise LedgerError(path, "there is no such ledger")
     try:
         return _connected(path, uri(path, "ro"))
-    except LedgerError:
-        # SQLite reads beside a file of its own, which it cannot make in a folder that is not to be written. A ledger
+    except LedgerError as error:
+        # SQLite reads with a file of its own beside it, which it cannot make where nothing can be written. A ledger
         # without a log of changes can be read as it is.
-        if os.access(os.path.dirname(path), os.W_OK) or os.path.exists(path + "-wal"):
+        code = getattr(error.__cause__, "sqlite_errorcode", 0) & 0xFF
+        if code not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY) or _has_log(path):
             raise
         return _connected(path, uri(path, "ro") + "&immutable=1")
+
+
+def _has_log(path: str) -> bool:
+    for suffix in ("-wal", "-journal"):
+        with contextlib.suppress(OSError):
+            if os.stat(path + suffix).st_size > 0:
+                return True
+    return False
 
 
 def _connected(path: str, address: str) -> sqlite3.Connection:
@@ -157,9 +168,11 @@ def check_kind(path: str, connection: sqlite3.Connection) -> None:
         (application_id,) = connection.execute("PRAGMA application_id").fetchone()
         (version,) = connection.execute("PRAGMA user_version").fetchone()
     except sqlite3.DatabaseError as error:
-        if isinstance(error, sqlite3.OperationalError):
+        if error.sqlite_errorcode == sqlite3.SQLITE_CORRUPT:
+            raise LedgerError(path, DAMAGED) from error
+        if error.sqlite_errorcode != sqlite3.SQLITE_NOTADB:
             raise
-        application_id = None  # no database at all
+        application_id = None
     if application_id != APPLICATION_ID:
         raise LedgerError(path, "it is no ledger of trio_dicom, and is left alone")
     if version > VERSION:
@@ -179,4 +192,4 @@ def check_health(path: str, connection: sqlite3.Connection) -> None:
             raise
         verdict, names = str(error), set()
     if verdict != "ok" or not {"run", "input", "report"} <= names:
-        raise LedgerError(path, "it is damaged, and is left alone: move it away, and a new one begins")
+        raise LedgerError(path, DAMAGED)
