@@ -154,8 +154,9 @@ class Run:
                 return
             works: list[Work] = []
             is_noted = False
+            most = min(LEDGER_AHEAD, max(1, self._agenda.size // self._fleet.throttle.lanes))  # the others have a share
             try:
-                while len(works) < LEDGER_AHEAD and (work := self._agenda.take(self._assignment)) is not None:
+                while len(works) < most and (work := self._agenda.take(self._assignment)) is not None:
                     works.append(work)
                 is_noted = bool(works) and await self._dispatcher.note_begun(works)
             finally:
