@@ -54,7 +54,7 @@ async def test_every_method_gives_the_bytes(tmp_path, method, size):
     body = data_set(pixels=random.Random(1).randbytes(size // 2) + bytes(size // 2))
     (item,) = await all_items(zip_of(tmp_path / "a.zip", {"it": meta() + body}, method))
     async with await item.open() as source:
-        assert source.is_in_memory is (size == 0)
+        assert source.memory == (source.size + len(meta()) if size == 0 else 0)
         assert source.size == len(body)
         for room in (1000, 65536, 1 << 20):
             await source.prepare(EXPLICIT)
@@ -157,6 +157,8 @@ async def test_an_archive_of_more_members_than_memory_should_hold(tmp_path):
     finally:
         tracemalloc.stop()
     assert found == count
+    path.write_bytes(b"something before" + path.read_bytes())
+    assert len(await all_items(path, 10_000)) == count
     with zipfile.ZipFile(path) as archive:  # which finds them, too
         assert len(archive.filelist) == count
 
@@ -208,6 +210,19 @@ async def test_an_archive_that_is_none(tmp_path, data):
         str(path),
         f"{path}: the ZIP archive is damaged: it has no end, or is no ZIP archive",
     )
+
+
+@pytest.mark.parametrize("field", [12, 16])
+@pytest.mark.parametrize("value", [1000, 0xFFFFFFF0])
+async def test_a_directory_that_is_nowhere(tmp_path, field, value):
+    path = tmp_path / "a.zip"
+    zip_of(path, {"a": WHOLE})
+    data = bytearray(path.read_bytes())
+    at = data.rindex(b"PK\5\6") + field
+    data[at : at + 4] = struct.pack("<L", value)
+    path.write_bytes(data)
+    (item,) = await all_items(path)
+    assert await why_not(item) == f"{path}: the ZIP archive is damaged: its directory is not where it should be"
 
 
 async def test_an_archive_that_cannot_be_opened(tmp_path, monkeypatch):

@@ -152,7 +152,8 @@ async def test_records_of_all_shapes(file_set):
 
 
 async def test_a_record_that_is_not_in_use(file_set):
-    path = file_set(image(b"A\\B\\C", in_use=b"\0\0"), image(b"LOW\\ER"))
+    without_flag = record(element(4, 0x1500, "CS", b"LOW\\ER"))
+    path = file_set(image(b"A\\B\\C", in_use=b"\0\0"), without_flag)
     assert names(await all_items(path)) == [str(path.parent / "low/er")]  # as it is on some mounted CDs
 
 

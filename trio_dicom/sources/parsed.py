@@ -72,7 +72,6 @@ def _from_bytes(head: Head, data: bytes | bytearray) -> Dataset:
     syntax = head.transfer_syntax_uid
     implicit, little = syntax == IMPLICIT_VR_LITTLE_ENDIAN, syntax != EXPLICIT_VR_BIG_ENDIAN
     dataset = _parsed(read_dataset, io.BytesIO(data), implicit, little)
-    dataset.set_original_encoding(implicit, little)
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.MediaStorageSOPClassUID = UID(head.sop_class_uid)
     dataset.file_meta.MediaStorageSOPInstanceUID = UID(head.sop_instance_uid)
