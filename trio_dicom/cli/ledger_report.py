@@ -149,7 +149,7 @@ def group(failed: Iterable[tuple[Outcome, int | None, str, str]]) -> list[Failur
 
 def _show(path: str, summary: Summary) -> None:
     lines = list(_lines(path, summary))
-    if not sys.stdout.isatty():
+    if not _is_terminal():
         _write(f"{text}\n" for text, _ in lines)
         return
     from rich.text import Text
@@ -344,7 +344,7 @@ def _run_fields(run: Run, now: float) -> dict[str, Any]:
 
 def _csv(entries: Iterable[Entry]) -> Iterator[str]:
     """A row for each input, below their names. On a terminal, names are escaped; elsewhere they are as they are."""
-    is_seen = sys.stdout is not None and sys.stdout.isatty()
+    is_seen = _is_terminal()
     line = io.StringIO()
     writer = csv.writer(line, lineterminator="\n")
     writer.writerow(_fields(_NOTHING))
@@ -360,6 +360,10 @@ def _csv(entries: Iterable[Entry]) -> Iterator[str]:
 
 
 _NOTHING = Entry(Tally(Outcome.NOT_SENT, Retry.LATER, False, False, 0, 0, 0).as_report(), 0, None, None, None, None)
+
+
+def _is_terminal() -> bool:
+    return sys.stdout is not None and sys.stdout.isatty()
 
 
 def _write(pieces: Iterable[str]) -> None:
