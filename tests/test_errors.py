@@ -69,6 +69,7 @@ SAMPLES: list[tuple[errors.TrioDicomError, str]] = [
         errors.NoPresentationContext("1.2", "1.3"),
         "no presentation context for SOP class 1.2 in transfer syntax 1.3; the SOP class was not accepted",
     ),
+    (errors.LedgerError("a\n.db", "it is damaged"), "ledger a\\n.db: it is damaged"),
     (errors.StatusError(None, "0xA700", Retry.LATER), "the peer did not store the object: 0xA700"),
     *[
         (kind("what was wrong", 2, 6), "what was wrong")
@@ -141,6 +142,7 @@ def test_errors_are_equal_only_to_themselves() -> None:
         (errors.OperationTimeout("", 1, 0), Retry.NEW_ASSOCIATION),
         (errors.InvalidObject(""), Retry.NEVER),
         (errors.NoPresentationContext("1.2", "1.3"), Retry.NEVER),
+        (errors.LedgerError("run.db", ""), Retry.AFTER_CONFIG),
         (errors.StatusError(None, ""), Retry.NEVER),
     ],
     ids=lambda each: type(each).__name__,

@@ -363,3 +363,11 @@ def test_a_table_on_a_terminal_has_escaped_names(path: Path) -> None:
     shown = on_a_terminal("report", path, "--csv")
     assert r"/data/\x1b[31mred.dcm" in shown
     assert "\x1b" not in shown
+
+
+def test_help_needs_neither_trio_nor_sqlite(command_line: CommandLine) -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "trio_dicom", "report", "--help"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert "Exit codes are those of send" in ended.stdout
+    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in ended.stderr.splitlines()}
+    assert not imported & {"trio", "sqlite3", "pydicom"}

@@ -262,17 +262,22 @@ async def test_the_bodys_exception_leaves_as_it_is_and_all_is_written(path):
     assert outcomes(path) == {b"0": "stored"}
 
 
-async def test_what_is_given_up_while_it_is_being_noted_is_not_in_doubt(path):
+@pytest.mark.parametrize("is_cancelled", [False, True], ids=["withdrawn", "cancelled"])
+async def test_what_is_given_up_before_it_was_noted_is_not_in_doubt(path, monkeypatch, is_cancelled):
+    one = identity(0)
     async with open_ledger(path, PEER) as ledger:
-        one = identity(0)
-        with trio.move_on_after(0):
-            await ledger.begin([entry(one)])
-        ledger.settle(one, report(Outcome.NOT_SENT))
+        hang = Hang(monkeypatch, "_find")
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(ledger.begin, [entry(other := identity(1))])
-            await trio.testing.wait_all_tasks_blocked(0.0)
-            ledger.settle(other, report(Outcome.NOT_SENT))
-    assert outcomes(path) == {b"0": "not_sent", b"1": "not_sent"}
+            nursery.start_soon(ledger.look_up, [identity(1)])
+            await trio.to_thread.run_sync(hang.is_there.wait)  # what comes now is written later
+            nursery.start_soon(ledger.begin, [entry(one)])
+            await trio.testing.wait_all_tasks_blocked()
+            if is_cancelled:
+                nursery.cancel_scope.cancel()
+                await trio.lowlevel.cancel_shielded_checkpoint()
+            ledger.settle(one, report(Outcome.NOT_SENT))
+            hang.may_go_on.set()
+    assert outcomes(path)[b"0"] == "not_sent"
 
 
 async def test_once_it_is_closed_nothing_begins_and_nothing_waits(path):

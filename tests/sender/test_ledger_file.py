@@ -141,6 +141,19 @@ async def test_an_empty_file_and_what_is_left_of_a_beginning_become_a_ledger(pat
     assert path.stat().st_mode & 0o777 == 0o600
 
 
+async def test_a_beginning_that_is_cut_off_leaves_no_ledger(path, monkeypatch):
+    def cut_off(*arguments):
+        raise OSError("cut off")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger_file.os, "replace", cut_off)
+        with pytest.raises(LedgerError, match="cut off"):
+            await use(path)
+    assert not path.exists()
+    await use(path)
+    assert os.listdir(path.parent) == ["run.db"]
+
+
 async def test_a_link_leads_to_the_ledger_and_all_that_is_beside_it(tmp_path):
     (tmp_path / "real").mkdir()
     link = tmp_path / "link.db"

@@ -61,8 +61,7 @@ _UNSETTLED = (
 # (columns, what is done with a row that is there). A run's number is put into the text.
 _REGISTER = (
     ("name", "size", "mtime_ns"),
-    "run = excluded.run, sop_class_uid = NULL, sop_instance_uid = NULL, begun = NULL, was_in_doubt = 0,"
-    f" {_UNSETTLED} WHERE NOT {_SAME}",
+    f"run = excluded.run, sop_class_uid = NULL, sop_instance_uid = NULL, begun = NULL, was_in_doubt = 0, {_UNSETTLED}",
 )
 _BEGIN = (
     ("name", "size", "mtime_ns", "sop_class_uid", "sop_instance_uid", "begun"),
