@@ -319,6 +319,13 @@ async def test_a_folder_is_walked_in_the_order_of_names(study):
     assert names(await all_items(str(study) + "/", 2)) == expected
 
 
+async def test_folders_of_a_folder_come_in_the_order_of_names(tmp_path):
+    for number in (7 * number % 50 for number in range(50)):
+        (tmp_path / f"{number:02}").mkdir()
+        (tmp_path / f"{number:02}/x").touch()
+    assert names(await all_items(tmp_path, 9)) == [f"{tmp_path}/{number:02}/x" for number in range(50)]
+
+
 async def test_a_folder_by_a_relative_name(study, monkeypatch):
     monkeypatch.chdir(study)
     assert names(await all_items(["s1"])) == ["s1/i1", "s1/i2"]
@@ -516,11 +523,13 @@ async def test_a_walk_that_hangs_is_given_up_and_closes_what_it_opened(study, mo
             nursery.start_soon(inputs.take, 2)
             await trio.to_thread.run_sync(entered.wait, 30)
             nursery.cancel_scope.cancel()
+        held = list(inputs._seen)  # so that it is closed, not only forgotten
         assert names(inputs.rest()) == [str(study)]
         assert descriptors() == before + 1
         let_go.set()
         while descriptors() != before:
             await trio.lowlevel.checkpoint()
+    assert held
 
 
 async def test_the_data_set_that_the_caller_has_is_not_touched():

@@ -513,9 +513,11 @@ async def test_an_archive_that_is_given_up_in_the_middle(tmp_path):
     async with Inputs([path, "x"]) as inputs:
         await inputs.take(10)
         assert descriptors() == before + 1
+        held = list(inputs._seen)  # so that it is closed, not only forgotten
         rest = inputs.rest()
         assert descriptors() == before
     assert names(rest) == [path, "x"]
+    assert held
     async with Inputs(path) as inputs:
         await inputs.take(10)
     assert descriptors() == before

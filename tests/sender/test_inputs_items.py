@@ -197,6 +197,17 @@ async def test_fault106_what_is_no_file(tmp_path, monkeypatch, how):
     ]
 
 
+async def test_fault106_what_is_no_file_is_not_opened_to_be_looked_at(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "fifo")
+    inputs = [tmp_path / "fifo", "/dev/zero"]
+
+    def fail(*args, **options):
+        raise AssertionError("somebody may be waiting at the other end")
+
+    monkeypatch.setattr(os, "open", fail)
+    assert len(await all_items(inputs)) == 2
+
+
 async def test_fault106_a_folder_that_was_a_file(tmp_path, path):
     (item,) = await all_items([path])
     path.unlink()
@@ -480,6 +491,7 @@ async def test_data_sets_that_cannot_be_read(tmp_path, monkeypatch):
     large = make_instance_file(5000)
     damaged.write_bytes(large)
     (member,) = await all_items(zip_of(archive, {"large": large}))
+    monkeypatch.setattr("trio_dicom.sender.item.open_member", None)  # it is not even begun
     for item in (FileItem(str(damaged)), member):
         with pytest.raises(InvalidObject, match="too large to be held in memory"):
             item.read_dataset()
