@@ -19,7 +19,7 @@ import trio
 from sender.ledger_helpers import PEER, entry, identity, outcomes, report, rows
 from trio_dicom import LedgerError, Outcome, Retry
 from trio_dicom.sender import ledger as ledger_module
-from trio_dicom.sender import ledger_file
+from trio_dicom.sender import ledger_file, ledger_lock
 from trio_dicom.sender.ledger import open_ledger
 from trio_dicom.sender.ledger_lock import LedgerLock
 from trio_dicom.sender.ledger_schema import APPLICATION_ID, VERSION
@@ -286,16 +286,14 @@ def test_who_asks_whether_a_run_is_under_way_keeps_none_from_beginning(path):
 
 def test_a_lock_on_a_file_that_was_just_removed_is_none(path, monkeypatch):
     first, second = LedgerLock(str(path)), LedgerLock(str(path))
-    assert first.acquire()
-    is_of_the_file = LedgerLock._is_of_the_file
+    try_lock = ledger_lock._try_lock
 
-    def released_meanwhile(self, fd):
+    def released_meanwhile(fd, **kind):
         monkeypatch.undo()
         path.with_name("run.db-lock").unlink()  # as its holder does, just before it lets go
-        return is_of_the_file(self, fd)
+        return try_lock(fd, **kind)
 
-    first.release()
-    monkeypatch.setattr(LedgerLock, "_is_of_the_file", released_meanwhile)
+    monkeypatch.setattr(ledger_lock, "_try_lock", released_meanwhile)
     assert second.acquire()
     assert not first.acquire()
     second.release()
