@@ -63,11 +63,6 @@ class Conversion(trio.abc.AsyncResource):
         self._limiter = trio.CapacityLimiter(at_once)  # threads: an abandoned one still counts
         self._processes = CodecProcesses(self._limiter)
 
-    @property
-    def is_needed(self) -> bool:
-        """False if no object is ever changed."""
-        return self._transform is not None or self._transcoding != Transcoding()
-
     def leaves(self, own_transfer_syntax: str) -> bool:
         """Whether there is nothing to do for an object in this transfer syntax."""
         return self._transform is None and self._transcoding.target_for(own_transfer_syntax) == own_transfer_syntax

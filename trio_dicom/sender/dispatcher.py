@@ -10,6 +10,7 @@ import logging
 import math
 import ssl
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import attrs
 import trio
@@ -24,10 +25,9 @@ from ..sources.source import Source
 from . import retry
 from .agenda import Agenda
 from .budget import Budget
-from .conversion import Conversion
 from .fleet import Fleet
 from .job import Job, stopped
-from .ledger import InputIdentity, Ledger, LedgerEntry
+from .ledger_entry import InputIdentity, LedgerEntry
 from .options import SameInstance, SenderOptions
 from .outcome import InstanceReport, report_of_failure, report_of_response
 from .pace import PacedSource, TokenBucket
@@ -37,6 +37,11 @@ from .retry import Rule
 from .tally import Tally
 from .throttle import Throttle
 from .work import Kind, Work
+
+if TYPE_CHECKING:
+    from .conversion import Conversion
+    from .expansion import Skip
+    from .ledger import Ledger
 
 log = logging.getLogger(__name__)
 
@@ -61,14 +66,14 @@ class Dispatcher:
         self,
         destination: Destination,
         options: SenderOptions,
-        conversion: Conversion,
+        conversion: Conversion | None,
         associations: int,
         ledger: Ledger | None,
         progress: ProgressChannel | None,
     ) -> None:
         self.destination = destination
         self.options = options
-        self.conversion = conversion
+        self.conversion = conversion  # None if no object is ever changed
         self.ledger = ledger
         self.agenda = Agenda()
         self.budget = Budget(options.memory)
@@ -100,6 +105,13 @@ class Dispatcher:
 
     # --- for jobs: what comes in
 
+    def skipping(self, skip: Skip | None) -> Skip | None:
+        """What of a folder is no input: what `skip` says, and the ledger."""
+        ledger = self.ledger
+        if ledger is None or skip is None:
+            return skip if ledger is None else ledger.owns
+        return lambda path: ledger.owns(path) or skip(path)
+
     def next_order(self) -> int:
         """One more input was taken."""
         self.tally.inputs += 1
@@ -118,17 +130,17 @@ class Dispatcher:
 
     async def open(self, work: Work) -> Source:
         """The object of `work`, converted if that is wanted. Raises `InvalidObject`."""
-        item, own = work.item, None
-        if not self.conversion.is_needed:
+        item, own, conversion = work.item, None, self.conversion
+        if conversion is None:
             return await item.open()
         if not item.is_data_set:
             source = await item.open()
             own = source.transfer_syntaxes[0]
-            if self.conversion.leaves(own):
+            if conversion.leaves(own):
                 return source
             async with source:
                 await item.fetch(source)
-        return await self.conversion.convert(item.read_dataset, own) or await item.open()
+        return await conversion.convert(item.read_dataset, own) or await item.open()
 
     def enqueue(self, work: Work) -> None:
         """`work` is to be sent, if nothing speaks against it."""

@@ -7,7 +7,8 @@ import stat
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeAlias
 
 from ..errors import InvalidObject
 from ..sources.container import Container
@@ -17,15 +18,20 @@ from .file_set import file_set
 from .item import FileItem, InvalidItem, Item, MemberItem, container_at
 from .tree import walk
 
+Skip: TypeAlias = Callable[[str], bool]
+
 _PATIENCE = 0.05  # seconds after which a thread comes back with what it has found, if that is anything
 
 
-def expansion_of(path: str) -> Expansion | None:
-    """That of what is at `path`; None for a file, and for what cannot be looked at, whose opening says why. Blocks."""
+def expansion_of(path: str, skip: Skip | None = None) -> Expansion | None:
+    """That of what is at `path`; None for a file, and for what cannot be looked at, whose opening says why. Blocks.
+
+    Files of folders for whose path `skip` returns True are left out.
+    """
     try:
         mode = os.stat(path).st_mode
         if stat.S_ISDIR(mode):
-            return Expansion(path, walk(path))
+            return Expansion(path, walk(path) if skip is None else _without(walk(path), skip))
         if not stat.S_ISREG(mode):
             return None
         container = container_at(path)
@@ -36,6 +42,10 @@ def expansion_of(path: str) -> Expansion | None:
     if container is Container.ZIP:
         return Expansion(path, _members(path))
     return None
+
+
+def _without(items: Iterator[Item], skip: Skip) -> Iterator[Item]:
+    yield from (item for item in items if not (isinstance(item, FileItem) and skip(item.path)))
 
 
 def _members(path: str) -> Iterator[Item]:

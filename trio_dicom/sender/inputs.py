@@ -20,7 +20,7 @@ from ..errors import InvalidObject
 from ..sources.open import is_data_set
 from ..sources.pixels import PixelSource
 from ..sources.threads import run_abandonable
-from .expansion import Expansion, expansion_of
+from .expansion import Expansion, Skip, expansion_of
 from .item import DatasetItem, FileItem, InvalidItem, Item, StreamItem
 
 if TYPE_CHECKING:
@@ -40,10 +40,14 @@ class Inputs:
     An input is a path; a pydicom `Dataset`, or a pair of one and a `PixelSource`; a binary file object or a trio
     `ReceiveStream`. A path to a folder stands for the files in it and in its folders, one to a ZIP archive for its
     files, one to a DICOMDIR for the files that it names. An async generator is closed when the inputs are.
+
+    `skip` is called, in threads, with the path of each file that is found in a folder; if it returns True, the file is
+    no input.
     """
 
-    def __init__(self, items: InputsArgument) -> None:
+    def __init__(self, items: InputsArgument, skip: Skip | None = None) -> None:
         self._given: object = items
+        self._skip = skip
         self._iterator: Iterator[object] | None = None
         self._async_iterator: AsyncIterator[object] | None = None
         if _is_one(items):
@@ -147,7 +151,7 @@ class Inputs:
         paths = {number: path for number, each in enumerate(given) if (path := _path(each)) is not None}
         expansions: dict[int, Expansion | None] = {}
         if paths:
-            found = await run_abandonable(lambda: [expansion_of(path) for path in paths.values()])
+            found = await run_abandonable(lambda: [expansion_of(path, self._skip) for path in paths.values()])
             expansions = dict(zip(paths, found, strict=True))
         for number, each in enumerate(given):
             if number in paths:

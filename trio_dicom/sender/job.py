@@ -16,6 +16,7 @@ from .work import Work
 
 if TYPE_CHECKING:
     from .dispatcher import Dispatcher
+    from .expansion import Skip
     from .inputs import InputsArgument
 
 READ_AT_ONCE = 32  # inputs, opened in one thread hop
@@ -32,14 +33,14 @@ def stopped(reason: str) -> TrioDicomError:
 class Job:
     """See above. `reports` are received by the caller; `done` is set when each input has one."""
 
-    def __init__(self, dispatcher: Dispatcher, items: InputsArgument) -> None:
+    def __init__(self, dispatcher: Dispatcher, items: InputsArgument, skip: Skip | None = None) -> None:
         self.reports = Reports()
         self.done = trio.Event()
         self.is_exhausted = False
         self.is_withdrawn = False  # nobody wants its inputs to be sent any more
         self.unsettled: dict[Work, None] = {}
         self._dispatcher = dispatcher
-        self._inputs = Inputs(items)
+        self._inputs = Inputs(items, dispatcher.skipping(skip))
         self._taken = 0
         self._taking = trio.CancelScope()
         self._is_fed = False
@@ -49,7 +50,7 @@ class Job:
         dispatcher = self._dispatcher
         async with self._inputs:
             with self._taking:
-                most = CONVERTED_AT_ONCE if dispatcher.conversion.is_needed else READ_AT_ONCE
+                most = READ_AT_ONCE if dispatcher.conversion is None else CONVERTED_AT_ONCE
                 while True:
                     await self.reports.wait_room()
                     await dispatcher.agenda.wait_room()
@@ -104,7 +105,7 @@ class Job:
             for work in works:
                 dispatcher.register.give_up(work, dispatcher.stopped_by)
             return
-        if dispatcher.conversion.is_needed:
+        if dispatcher.conversion is not None:
             await dispatcher.budget.wait_room()
             async with trio.open_nursery() as nursery:
                 for work in works:

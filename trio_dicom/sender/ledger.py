@@ -14,12 +14,12 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-import attrs
 import trio
 
 from ..errors import LedgerError
 from ..plain_nursery import open_plain_nursery
 from ..sources.threads import run_abandonable
+from .ledger_entry import InputIdentity, LedgerEntry
 from .ledger_file import Found, LedgerFile, Row
 from .ledger_lock import SUFFIX
 from .ledger_schema import ARRIVED, is_settled, report_of_row
@@ -30,27 +30,6 @@ TRY_AGAIN = 1.0  # s between attempts to write the ends that could not be writte
 CLOSING = 10.0  # s for what is left at the end
 
 _LIMIT = 1 << 63
-
-
-@attrs.frozen
-class InputIdentity:
-    """What tells an input from others, and, with the same name, from its former self.
-
-    Inputs that are given twice have equal ones, but each has its own: it is told by the object which of them has ended.
-    """
-
-    name: bytes  #: `os.fsencode` of its absolute path; "!member" follows that of an archive
-    size: int | None = None  #: bytes
-    mtime_ns: int | None = None  #: time of its last modification
-
-
-@attrs.frozen
-class LedgerEntry:
-    """An object that is to be sent."""
-
-    identity: InputIdentity
-    sop_class_uid: str
-    sop_instance_uid: str
 
 
 class _Group:
@@ -90,6 +69,12 @@ class Ledger:
         """Of the ledger and the files beside it, links resolved. They may lie in a folder that is sent."""
         path = self._file.path
         return path, path + "-wal", path + "-shm", path + SUFFIX
+
+    def owns(self, path: str) -> bool:
+        """Whether `path`, of a file in some folder, is one of these. Blocks."""
+        paths = self.paths
+        name = os.path.basename(path)
+        return any(name == os.path.basename(own) for own in paths) and os.path.realpath(path) in paths
 
     # --- for the sender
 

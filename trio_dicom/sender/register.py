@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import attrs
 
 from ..errors import TrioDicomError
 from .budget import Budget
-from .ledger import InputIdentity, Ledger
+from .ledger_entry import InputIdentity
 from .outcome import InstanceReport, Outcome, report_of_failure
 from .tally import Tally
 from .work import Work
+
+if TYPE_CHECKING:
+    from .ledger import Ledger
 
 
 class Register:

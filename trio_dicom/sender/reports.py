@@ -24,6 +24,7 @@ class TransferReport:
     inputs: int = 0  #: taken from what was given
     counts: Mapping[Outcome, int] = attrs.field(factory=dict)
     pending: int = 0
+    under_way: int = 0  #: of the pending: being sent
     earlier: int = 0  #: of the counts: settled in an earlier run, as the ledger says
     delivered: int = 0  #: see `InstanceReport.is_delivered`
     is_exhausted: bool = True  #: False if what was given was not read to its end: there may be more inputs

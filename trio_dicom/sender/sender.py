@@ -17,16 +17,16 @@ from ..peer import Peer
 from ..plain_nursery import open_plain_nursery
 from ..services.storage_scu import ProgressChannel
 from ..settings import AssociationSettings
-from .conversion import Conversion, Transform
 from .dispatcher import Destination, Dispatcher
 from .job import Job
 from .lane import Lane
-from .ledger import open_ledger
 from .options import SenderOptions
 from .outcome import InstanceReport
 from .reports import Reports, TransferReport
 
 if TYPE_CHECKING:
+    from .conversion import Conversion, Transform
+    from .expansion import Skip
     from .inputs import InputsArgument
 
 SETTLING = 3.0  # s in which what was being sent comes to its end, when its job is cancelled
@@ -89,11 +89,14 @@ async def open_sender(
     destination = Destination(
         peer=Peer.parse(peer), settings=settings, tls=tls, server_hostname=server_hostname, connect=connect
     )
-    conversion = Conversion(transform, transcode)
+    conversion = _conversion(transform, transcode)
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(conversion)
+        if conversion is not None:
+            await stack.enter_async_context(conversion)
         book = None
         if ledger is not None:
+            from .ledger import open_ledger  # SQLite takes its time to be imported
+
             book = await stack.enter_async_context(open_ledger(ledger, str(destination.peer)))
         dispatcher = Dispatcher(destination, options or SenderOptions(), conversion, associations, book, progress)
         sender = Sender(dispatcher)
@@ -112,6 +115,15 @@ async def open_sender(
             dispatcher.end()
             if totals is not None:
                 _offer(totals, dispatcher.report())
+
+
+def _conversion(transform: Transform | None, transcode: str) -> Conversion | None:
+    """None if no object is ever changed; to import all that could takes a while."""
+    if transform is None and transcode == "never":
+        return None
+    from .conversion import Conversion
+
+    return Conversion(transform, transcode)
 
 
 def _with_window(settings: AssociationSettings, window: int) -> AssociationSettings:
@@ -151,13 +163,14 @@ class Sender:
         return self._dispatcher.failure
 
     @asynccontextmanager
-    async def send_many(self, items: InputsArgument) -> AsyncIterator[Reports]:
+    async def send_many(self, items: InputsArgument, *, skip: Skip | None = None) -> AsyncIterator[Reports]:
         """Send all of `items`; a block around the channel of their reports, one for each input as it is settled.
 
         `items` is a plain or async iterable, read while the sending goes on, of paths (of DICOM files; of folders, with
         what is in the folders in them; of ZIP archives and DICOMDIR files, which stand for what is in them),
         `Dataset`s, (`Dataset`, `PixelSource`) pairs and streams; or one of these. What cannot be sent is reported as
-        `INVALID`, with the reason, and stops nothing.
+        `INVALID`, with the reason, and stops nothing. `skip` is called, in threads, with the path of each file that is
+        found in a folder; where it returns True the file is no input. The ledger's own files are none anyway.
 
         The sending waits when a thousand reports were not received. The block, left well, waits until all inputs have
         come to their end, also those whose reports nobody has received. Left by an exception or cancelled, it withdraws
@@ -168,7 +181,7 @@ class Sender:
         dispatcher = self._dispatcher
         if dispatcher.is_closing:
             raise LocalProtocolError("the sender's block is over")
-        job = Job(dispatcher, items)
+        job = Job(dispatcher, items, skip)
         dispatcher.jobs[job] = None
         try:
             async with open_plain_nursery() as nursery:
@@ -181,9 +194,11 @@ class Sender:
             with trio.move_on_after(SETTLING, shield=True):
                 await job.done.wait()
 
-    def send_tree(self, folder: str | os.PathLike[str]) -> AbstractAsyncContextManager[Reports]:
+    def send_tree(
+        self, folder: str | os.PathLike[str], *, skip: Skip | None = None
+    ) -> AbstractAsyncContextManager[Reports]:
         """`send_many` for all files in `folder` and in the folders in it, in the order of their names."""
-        return self.send_many((folder,))
+        return self.send_many((folder,), skip=skip)
 
     async def send(self, item: Any) -> InstanceReport:
         """Send one object, an item as for `send_many`, and return its report.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterable
+from collections.abc import Collection
 
 import attrs
 import trio
@@ -45,18 +45,19 @@ class Tally:
         elif report.outcome.is_stored:
             self.bytes_stored += report.bytes_sent
 
-    def report(self, in_hand: Iterable[Work], *, is_exhausted: bool, open_associations: int) -> TransferReport:
+    def report(self, in_hand: Collection[Work], *, is_exhausted: bool, open_associations: int) -> TransferReport:
         """All of it, as it stands."""
         now = trio.current_time() if self.end is None else self.end
-        under_way = sum(each.delivery.bytes_sent for each in in_hand if each.delivery is not None)
+        begun = sum(each.delivery.bytes_sent for each in in_hand if each.delivery is not None)
         return TransferReport(
             inputs=self.inputs,
             counts=dict(self.counts),
             pending=self.inputs - self.counts.total(),
+            under_way=len(in_hand),
             earlier=self.earlier,
             delivered=self.delivered,
             is_exhausted=is_exhausted,
-            bytes_sent=self.bytes_sent + under_way,
+            bytes_sent=self.bytes_sent + begun,
             bytes_stored=self.bytes_stored,
             attempts=self.attempts,
             retries=self.retries,

@@ -16,7 +16,7 @@ from .retry import History
 
 if TYPE_CHECKING:
     from .job import Job
-    from .ledger import InputIdentity
+    from .ledger_entry import InputIdentity
 
 
 class Kind(NamedTuple):
