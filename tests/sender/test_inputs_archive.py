@@ -540,3 +540,70 @@ async def test_fault111_names_in_archives(tmp_path):
     item = (await all_items(path))[-1]
     assert item.identity(None).name.endswith(b"!\xff\xfe")
     assert await sent(item) == data_set()
+
+
+# --- ZIP64 ----------------------------------------------------------------------------------------------------------
+
+
+def widened(data, extra):
+    """The archive `data`, of one member, whose directory entry has `extra` in place of its sizes and its offset."""
+    entry_at, end_at = data.index(b"PK\1\2"), data.index(b"PK\5\6")
+    entry, end = bytearray(data[entry_at:end_at]), bytearray(data[end_at:])
+    entry[20:28] = entry[42:46] * 0 + b"\xff" * 8
+    entry[42:46] = b"\xff" * 4
+    entry[30:32] = struct.pack("<H", len(extra))
+    end[12:16] = struct.pack("<L", len(entry) + len(extra))
+    return data[:entry_at] + bytes(entry) + extra + bytes(end)
+
+
+async def test_sizes_of_more_than_32_bits(tmp_path):
+    path = tmp_path / "a.zip"
+    zip_of(path, {"a": WHOLE}, zipfile.ZIP_STORED)
+    data = path.read_bytes()
+    other = struct.pack("<HHL", 0x9999, 4, 0)
+    sizes = struct.pack("<HHQQQ", 1, 24, len(WHOLE), len(WHOLE), 0)
+    for extra in (sizes, other + sizes, sizes + other):
+        path.write_bytes(widened(data, extra))
+        with zipfile.ZipFile(path) as archive:
+            assert archive.infolist()[0].file_size == len(WHOLE)
+        (item,) = await all_items(path)
+        assert await sent(item) == data_set()
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        b"",
+        struct.pack("<HHL", 0x9999, 4, 0),
+        struct.pack("<HHQ", 1, 8, 500),
+        struct.pack("<HHQ", 1, 24, 500),
+        struct.pack("<HHQQQ", 1, 24, 500, 500, 0)[:-1],
+    ],
+)
+async def test_sizes_of_more_than_32_bits_that_are_missing(tmp_path, extra):
+    path = tmp_path / "a.zip"
+    zip_of(path, {"a": WHOLE})
+    path.write_bytes(widened(path.read_bytes(), extra))
+    (item,) = await all_items(path)
+    assert await why_not(item) == f"{path}: the ZIP archive is damaged: sizes are missing (ZIP64)"
+
+
+async def test_sizes_of_more_than_32_bits_that_are_not_true(tmp_path):
+    path = tmp_path / "a.zip"
+    zip_of(path, {"a": WHOLE})
+    data = path.read_bytes()
+    for size, packed, offset in ((1 << 63, 1 << 63, 0), (400, 400, 1 << 63), (400, (1 << 64) - 1, (1 << 64) - 1)):
+        path.write_bytes(widened(data, struct.pack("<HHQQQ", 1, 24, size, packed, offset)))
+        (item,) = await all_items(path)
+        assert await why_not(item) == f"{path}!a: the ZIP archive is damaged: a member is cut short"
+
+
+@pytest.mark.parametrize("position", [0, 5, 1 << 63])
+async def test_an_end_of_an_archive_that_is_nowhere(tmp_path, position):
+    path = tmp_path / "a.zip"
+    zip_of(path, {"a": WHOLE})
+    data = path.read_bytes()
+    at = data.index(b"PK\5\6")
+    path.write_bytes(data[:at] + struct.pack("<4sLQL", b"PK\6\7", 0, position, 1) + data[at:])
+    (item,) = await all_items(path)
+    assert await why_not(item) == f"{path}: the ZIP archive is damaged: its end (ZIP64) is not where it should be"

@@ -46,7 +46,6 @@ class Inputs:
     """
 
     def __init__(self, items: InputsArgument, skip: Skip | None = None) -> None:
-        self._given: object = items
         self._skip = skip
         self._iterator: Iterator[object] | None = None
         self._async_iterator: AsyncIterator[object] | None = None

@@ -36,6 +36,7 @@ _ENCRYPTED = 0x0001 | 0x0040 | 0x2000
 _UTF8 = 0x0800
 _UNIX = 3
 
+_MOST = 1 << 62  # bytes of a member: what the system can count
 _WINDOW = 64 << 10  # bytes of the directory that are looked at together
 _UNPACK = "unpack the archive, and send the folder"
 
@@ -97,17 +98,19 @@ class ZipArchive:
                 continue
             if _IN_EXTRA in (member_size, packed_size, offset):
                 member_size, packed_size, offset = _wide(extra, member_size, packed_size, offset)
+            offset += prefix
+            is_within = offset + packed_size <= size and member_size < _MOST
             is_link = made_by >> 8 == _UNIX and stat.S_ISLNK(attributes >> 16)
             yield Member(
                 self,
                 name,
                 bool(flags & _UTF8),
                 method,
-                prefix + offset,
+                offset,
                 packed_size,
                 member_size,
                 crc,
-                _fault(flags, method, volume, is_link),
+                _fault(flags, method, volume, is_link) if is_within else str(damaged("a member is cut short")),
             )
 
 
