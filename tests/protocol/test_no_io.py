@@ -15,6 +15,7 @@ PACKAGE = Path(trio_dicom.__file__).parent
 FLOORS = [
     {"_version", "errors", "uids", "peer", "settings"},
     {"protocol"},
+    {"plain_nursery"},
     {"association"},
     {"sources"},
     {"services"},
