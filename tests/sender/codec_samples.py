@@ -67,7 +67,10 @@ def samples(dataset: Dataset, *, raw: bool = True) -> numpy.ndarray:
 
 
 def all_but_pixels(dataset: Dataset) -> dict[int, object]:
-    """The elements that a conversion of pixels has no business with."""
+    """The elements that a conversion of pixels has no business with.
+
+    Not the private ones, of which nobody knows in Implicit VR what they are, nor group lengths, which mean nothing.
+    """
     changing = {0x00280004, 0x00280006, 0x7FE00001, 0x7FE00002, 0x7FE00003, 0x7FE00010}
-    kept = {int(tag): dataset[tag].value for tag in dataset.keys() if tag not in changing}  # noqa: SIM118
-    return {tag: value for tag, value in kept.items() if tag & 0xFFFF}  # group lengths mean nothing
+    kept = [tag for tag in dataset.keys() if tag not in changing and tag.element and not tag.is_private]  # noqa: SIM118
+    return {int(tag): dataset[tag].value or None for tag in kept}

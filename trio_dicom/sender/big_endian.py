@@ -33,7 +33,7 @@ _TYPE_CODES = {2: "H", 4: "I", 8: "Q"}
 
 def turn_round(data: bytearray) -> None:
     """Make Little Endian of the Big Endian data set in `data`. Raises `InvalidObject` if that cannot be done."""
-    _Turner(data).data_set(0, len(data), 0, is_item=False)
+    _Turner(data).data_set(0, len(data), 0, is_delimited=False)
 
 
 class _Turner:
@@ -41,12 +41,12 @@ class _Turner:
         self._data = data
         self._view = memoryview(data)
 
-    def data_set(self, at: int, end: int, depth: int, *, is_item: bool) -> int:
-        """The elements from `at` on; where they end, which for an item without a length its delimiter says."""
+    def data_set(self, at: int, end: int, depth: int, *, is_delimited: bool) -> int:
+        """The elements from `at` on; where they end, or, `is_delimited`, where its delimiter is."""
         bits = 8
         while at < end:
             tag, vr, start, length = self._header(at, end)
-            if tag == 0xFFFEE00D and is_item:
+            if tag == 0xFFFEE00D and is_delimited:
                 return start
             if tag >> 16 == 0xFFFE:
                 raise self._damaged(at)
@@ -64,7 +64,7 @@ class _Turner:
             if tag == _BITS_ALLOCATED and length == 2:
                 (bits,) = struct.unpack_from("<H", self._data, start)
             at = start + length
-        if is_item and end == len(self._data):
+        if is_delimited:
             raise self._damaged(at)
         return at
 
@@ -83,11 +83,11 @@ class _Turner:
             if tag != 0xFFFEE000:
                 raise self._damaged(at)
             if item_length == _UNDEFINED:
-                at = self.data_set(start, end, depth, is_item=True)
+                at = self.data_set(start, end, depth, is_delimited=True)
             elif start + item_length > end:
                 raise self._damaged(at)
             else:
-                at = self.data_set(start, start + item_length, depth, is_item=False)
+                at = self.data_set(start, start + item_length, depth, is_delimited=False)
         return at
 
     def _header(self, at: int, end: int) -> tuple[int, bytes, int, int]:

@@ -95,7 +95,7 @@ class Conversion(trio.abc.AsyncResource):
             if _is_async(transform):
                 result: Any = transform(dataset)
             else:
-                result = await run_abandonable(transform, dataset, limiter=self._limiter)
+                (result,) = await run_abandonable(_called, transform, dataset, limiter=self._limiter)
             if inspect.isawaitable(result):
                 result = await result
         except Exception as error:
@@ -169,6 +169,11 @@ def _guarded(function: Callable[[*Args], Result], *args: *Args) -> Result:
 
 def _read(read_dataset: Callable[[], Dataset]) -> Dataset:
     return read_dataset()
+
+
+def _called(transform: Transform, dataset: Dataset) -> tuple[Any]:
+    """In a tuple, since trio takes no coroutines from threads, and a plain function may return one."""
+    return (transform(dataset),)
 
 
 def _is_async(transform: Transform) -> bool:
