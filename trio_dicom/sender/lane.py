@@ -21,7 +21,7 @@ from .work import Work
 if TYPE_CHECKING:
     from .dispatcher import Dispatcher
 
-LEDGER_AHEAD = 16  # works of a lane that the ledger is told of at once, before the first of them is sent
+LEDGER_AHEAD = 32  # works of a lane that the ledger is told of at once, before the first of them is sent
 
 
 class Lane:
