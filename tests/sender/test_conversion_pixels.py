@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 
 import numpy
 import pydicom
@@ -190,6 +191,24 @@ async def test_a_lossless_ybr_image_keeps_its_samples() -> None:
         assert numpy.array_equal(samples(after), pixels)
 
 
+async def test_what_is_decompressed_is_not_said_to_be_subsampled() -> None:
+    """YBR_FULL_422 is right for many a compressed image; natively it means a third of the samples less."""
+    require(JPEG_2000)
+    require(JPEG_2000, to_encode=True)
+    pixels = numpy.random.default_rng(6).integers(0, 256, (40, 50, 3), "uint8")
+
+    def read() -> Dataset:
+        dataset = sample("SC_rgb_rle.dcm")
+        dataset.Rows, dataset.Columns, dataset.PhotometricInterpretation = 40, 50, "YBR_FULL"
+        dataset.compress(JPEG_2000, pixels, generate_instance_uid=False)
+        dataset.PhotometricInterpretation = "YBR_FULL_422"
+        return dataset
+
+    after = await received(await converting(transcode="native").convert(read, JPEG_2000))
+    assert after.PhotometricInterpretation == "YBR_FULL"
+    assert after.PixelData == pixels.tobytes()
+
+
 @pytest.mark.parametrize("target", COMPRESSED, ids=lambda uid: UID(uid).keyword)
 async def test_colour_by_plane(target: str) -> None:
     require(target)
@@ -352,6 +371,20 @@ async def test_a_decoder_that_fills_up_what_is_missing_gets_whole_frames_only(na
         )
 
 
+async def test_of_several_frames_the_first_is_cut_off(monkeypatch) -> None:
+    monkeypatch.setattr("trio_dicom.sender.codecs._DECODERS_OF_JPEG", ("pylibjpeg",))
+    monkeypatch.setattr(type(pydicom.pixels.get_decoder(JPEG_BASELINE)), "available_plugins", ("pylibjpeg",))
+
+    def read() -> Dataset:
+        dataset = sample("SC_rgb_jpeg_dcmtk.dcm")
+        (frame,) = generate_frames(dataset.PixelData, number_of_frames=1)
+        dataset.NumberOfFrames, dataset.PixelData = 3, encapsulate([frame, frame[:-20], frame])
+        return dataset
+
+    with pytest.raises(InvalidObject, match="frame 2 of 3 is cut off"):
+        await converting(transcode="native").convert(read, JPEG_BASELINE)
+
+
 @pytest.mark.parametrize("has_table", [True, False])
 @pytest.mark.parametrize("said", [1, 3, 4])
 @pytest.mark.parametrize("name", ["SC_rgb_rle.dcm", "SC_rgb_jpeg_dcmtk.dcm", "MR_small_jp2klossless.dcm"])
@@ -422,6 +455,13 @@ async def test_a_missing_decoder_is_named_and_what_to_install(monkeypatch) -> No
         "no decoder for JPEG Baseline (Process 1) (1.2.840.10008.1.2.4.50) is installed: "
         "pip install 'trio-dicom[transcode]'"
     )
+
+
+async def test_without_numpy_nothing_is_decompressed(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "numpy", None)
+    with pytest.raises(InvalidObject) as caught:
+        await converting(transcode="native").convert(reader("MR_small_RLE.dcm"), RLE)
+    assert caught.value.reason == "numpy is not installed: pip install 'trio-dicom[transcode]'"
 
 
 async def test_jpeg_of_12_bits_needs_a_decoder_of_its_own(monkeypatch) -> None:

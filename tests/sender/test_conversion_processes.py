@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import functools
+import io
 import json
 import sys
 
+import attrs
 import numpy
 import pytest
 import trio
@@ -16,8 +18,9 @@ from pydicom.dataset import Dataset
 from sender.codec_samples import JPEG_2000, JPEG_LS, RLE, reader, received, require, sample, samples
 from sources.source_helpers import EXPLICIT
 from trio_dicom.errors import InvalidObject, Retry
-from trio_dicom.sender import codec_process
+from trio_dicom.sender import codec_process, codec_worker
 from trio_dicom.sender.conversion import Conversion
+from trio_dicom.sender.image_pixels import ImagePixels
 from trio_dicom.testing import cancel_at_every_checkpoint
 
 NAME = "MR_small_RLE.dcm"
@@ -193,6 +196,27 @@ async def test_a_process_ends_when_nobody_has_tasks_any_more() -> None:
     with trio.fail_after(30):
         result = await trio.run_process(command, stdin=b"", capture_stdout=True, capture_stderr=True)
     assert (result.returncode, result.stdout, result.stderr) == (0, b"", b"")
+
+
+def test_each_frame_that_is_done_is_told() -> None:
+    require(RLE)
+    dataset = sample("SC_rgb_rle_2frame.dcm")
+    task = {"image": attrs.asdict(ImagePixels.of(dataset)), "own": RLE, "target": EXPLICIT}
+    tasks, answers = io.BytesIO(b"".join(codec_worker.message(task, dataset.PixelData))), io.BytesIO()
+    assert codec_worker.serve(tasks, answers)
+    assert not codec_worker.serve(tasks, answers)  # there is no other
+    pixels = samples(dataset).tobytes()
+    told = b"".join(codec_worker.message({})) * 2
+    assert answers.getvalue().startswith(told)
+    assert answers.getvalue().endswith(pixels)
+    assert len(answers.getvalue()) < len(told) + len(pixels) + 500
+
+
+@pytest.mark.parametrize("cut", [1, 15, 100])
+def test_half_a_task_is_none(cut: int) -> None:
+    dataset = sample(NAME)
+    task = b"".join(codec_worker.message({"own": RLE}, dataset.PixelData))
+    assert not codec_worker.serve(io.BytesIO(task[:cut]), io.BytesIO())
 
 
 async def test_what_codecs_print_is_no_answer(monkeypatch) -> None:
