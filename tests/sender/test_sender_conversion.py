@@ -5,8 +5,8 @@ from __future__ import annotations
 import pydicom
 import pytest
 from pydicom.data import get_testdata_file
-from support.sending import exact, outcomes, send_all, sender_to
 
+from support.sending import exact, outcomes, send_all, sender_to
 from trio_dicom.sender.outcome import Outcome
 from trio_dicom.testing import make_study, storage_scp
 from trio_dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN

@@ -1,4 +1,4 @@
-"""SIGKILL of `trio-dicom send --ledger` at random moments, and the same command again: all arrives, the ledger is right.
+"""SIGKILL of `trio-dicom send --ledger` at random moments, and the same again: all arrives, and the ledger is right.
 
 Right is: what it calls stored was acknowledged; what may have arrived never reads as not sent.
 """

@@ -8,8 +8,8 @@ import sqlite3
 
 import pytest
 import trio
-from support.sending import exact, objects, outcomes, send_all, sender_to
 
+from support.sending import exact, objects, outcomes, send_all, sender_to
 from trio_dicom.errors import LedgerError
 from trio_dicom.sender.outcome import Outcome
 from trio_dicom.testing import instance_uid, make_instance_file, storage_scp

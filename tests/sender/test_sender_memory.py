@@ -65,8 +65,7 @@ def test_a_hundred_thousand_objects(tmp_path: Path, with_ledger: bool, capsys: p
         make_tree(tmp_path / f"{count}", count)
         stored, peak, seconds = send(tmp_path / f"{count}", str(tmp_path / f"{count}.db") if with_ledger else "")
         with capsys.disabled():
-            print(
-                f"\n{count} objects{', ledger' * with_ledger}: {peak / 1000:.1f} MB, {seconds / count * 1e6:.0f} µs each"
-            )
+            what = f"{count} objects{', ledger' * with_ledger}"
+            print(f"\n{what}: {peak / 1000:.1f} MB, {seconds / count * 1e6:.0f} µs each")
         assert stored == count
         assert peak < PEAK
