@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+from pathlib import Path
+
 import pydicom
 import pytest
 from pydicom.data import get_testdata_file
@@ -64,14 +67,13 @@ async def test_compressed_objects_are_decompressed_and_others_go_as_they_lie():
     by_class = {each.SOPClassUID: each for each in scp.stored}
     was = pydicom.dcmread(compressed)
     assert (by_class[was.SOPClassUID].pixel_array == was.pixel_array).all()
-    with open(native, "rb") as file:
-        assert file.read().endswith(scp.received[-1].data_set)
+    assert Path(native).read_bytes().endswith(scp.received[-1].data_set)
 
 
 async def test_streams_are_converted_too():
-    with open(get_testdata_file("MR_small_RLE.dcm"), "rb") as stream:
-        async with storage_scp() as scp, sender_to(scp, transcode="native") as sender:
-            (report,) = await send_all(sender, stream)
+    stream = io.BytesIO(Path(get_testdata_file("MR_small_RLE.dcm")).read_bytes())
+    async with storage_scp() as scp, sender_to(scp, transcode="native") as sender:
+        (report,) = await send_all(sender, stream)
     assert report.outcome is Outcome.STORED
     assert scp.received[0].transfer_syntax_uid == EXPLICIT_VR_LITTLE_ENDIAN
 
@@ -95,8 +97,7 @@ async def test_memory_is_booked_and_freed(autojump_clock):
 
 async def test_a_file_that_vanishes_before_it_is_sent_again(tmp_path, autojump_clock):
     path = tmp_path / "one.dcm"
-    with open(get_testdata_file("CT_small.dcm"), "rb") as file:
-        path.write_bytes(file.read())
+    path.write_bytes(Path(get_testdata_file("CT_small.dcm")).read_bytes())
     async with storage_scp() as scp, sender_to(scp, transform=anonymise) as sender:
 
         def vanish(instance):

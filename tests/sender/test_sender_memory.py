@@ -1,4 +1,4 @@
-"""How much memory a sender takes, in a process of its own: the same for any number of objects, in time that is linear."""
+"""How much memory a sender takes, in a process of its own: the same for any number of objects."""
 
 from __future__ import annotations
 
