@@ -14,7 +14,11 @@ from trio_dicom.sender.outcome import Outcome
 from trio_dicom.testing import make_study, storage_scp
 from trio_dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN
 
-RLE = "1.2.840.10008.1.2.5"
+COMPRESSED, NATIVE = get_testdata_file("MR_small_RLE.dcm"), get_testdata_file("CT_small.dcm")
+
+
+def content(path):
+    return Path(path).read_bytes()
 
 
 def anonymise(dataset):
@@ -53,25 +57,24 @@ async def test_a_transform_that_fails_costs_one_object(autojump_clock):
 async def test_files_are_transformed_and_sent_again_when_that_is_needed(autojump_clock):
     async with storage_scp() as scp, sender_to(scp, transform=anonymise) as sender:
         scp.reply(0xA700, times=2)
-        (report,) = await send_all(sender, get_testdata_file("CT_small.dcm"))
+        (report,) = await send_all(sender, NATIVE)
     assert (report.outcome, report.attempts) == (Outcome.STORED, 3)
     assert [str(each.dataset().PatientName) for each in scp.received] == ["NOBODY"] * 3
 
 
 async def test_compressed_objects_are_decompressed_and_others_go_as_they_lie():
-    compressed, native = get_testdata_file("MR_small_RLE.dcm"), get_testdata_file("CT_small.dcm")
     async with storage_scp(transfer_syntaxes=[EXPLICIT_VR_LITTLE_ENDIAN]) as scp:
         async with sender_to(scp, transcode="native", associations=1) as sender:
-            reports = await send_all(sender, [compressed, native])
+            reports = await send_all(sender, [COMPRESSED, NATIVE])
     assert outcomes(reports) == {Outcome.STORED: 2}
     by_class = {each.SOPClassUID: each for each in scp.stored}
-    was = pydicom.dcmread(compressed)
+    was = pydicom.dcmread(COMPRESSED)
     assert (by_class[was.SOPClassUID].pixel_array == was.pixel_array).all()
-    assert Path(native).read_bytes().endswith(scp.received[-1].data_set)
+    assert content(NATIVE).endswith(scp.received[-1].data_set)
 
 
 async def test_streams_are_converted_too():
-    stream = io.BytesIO(Path(get_testdata_file("MR_small_RLE.dcm")).read_bytes())
+    stream = io.BytesIO(content(COMPRESSED))
     async with storage_scp() as scp, sender_to(scp, transcode="native") as sender:
         (report,) = await send_all(sender, stream)
     assert report.outcome is Outcome.STORED
@@ -97,7 +100,7 @@ async def test_memory_is_booked_and_freed(autojump_clock):
 
 async def test_a_file_that_vanishes_before_it_is_sent_again(tmp_path, autojump_clock):
     path = tmp_path / "one.dcm"
-    path.write_bytes(Path(get_testdata_file("CT_small.dcm")).read_bytes())
+    path.write_bytes(content(NATIVE))
     async with storage_scp() as scp, sender_to(scp, transform=anonymise) as sender:
 
         def vanish(instance):
