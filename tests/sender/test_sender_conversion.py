@@ -63,9 +63,9 @@ async def test_files_are_transformed_and_sent_again_when_that_is_needed(autojump
 
 
 async def test_compressed_objects_are_decompressed_and_others_go_as_they_lie():
-    async with storage_scp(transfer_syntaxes=[EXPLICIT_VR_LITTLE_ENDIAN]) as scp:
-        async with sender_to(scp, transcode="native", associations=1) as sender:
-            reports = await send_all(sender, [COMPRESSED, NATIVE])
+    receiving = storage_scp(transfer_syntaxes=[EXPLICIT_VR_LITTLE_ENDIAN])
+    async with receiving as scp, sender_to(scp, transcode="native", associations=1) as sender:
+        reports = await send_all(sender, [COMPRESSED, NATIVE])
     assert outcomes(reports) == {Outcome.STORED: 2}
     by_class = {each.SOPClassUID: each for each in scp.stored}
     was = pydicom.dcmread(COMPRESSED)
