@@ -254,6 +254,25 @@ async def test_a_peer_that_is_not_there_is_no_exception(autojump_clock):
     assert times == [0, 1, 3, 7, 15]
 
 
+async def test_a_sender_that_had_nothing_to_send_for_an_hour_is_as_patient_as_before(autojump_clock):
+    downs = []
+
+    async def connect():
+        if downs:
+            raise downs.pop()
+        return scp.stream()
+
+    async with storage_scp() as scp, open_sender("PACS@there:104", connect=connect, options=exact()) as sender:
+        for number, trouble in enumerate(("none", "down", "full"), 1):
+            if trouble == "down":
+                downs.append(ConnectionRefusedError(111, "Connection refused"))
+            elif trouble == "full":
+                scp.reply(0xA700)
+            report = await sender.send(objects(1, first=number)[0])
+            assert (report.outcome, sender.failure) == (Outcome.STORED, None), trouble
+            await trio.sleep(3600)
+
+
 async def test_a_peer_that_rejects_us_for_good_is_asked_once(autojump_clock):
     admission = Admission(ae_title="ANOTHER")
     async with storage_scp(admission=admission) as scp, sender_to(scp, associations=1) as sender:

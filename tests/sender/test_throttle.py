@@ -20,9 +20,7 @@ class Longest(Random):
 
 
 def throttle(most=8, **policy):
-    made = Throttle(most, RetryPolicy(**policy), Longest())
-    made.start(0.0)
-    return made
+    return Throttle(most, RetryPolicy(**policy), Longest())
 
 
 def reached(most=8, **policy):
@@ -52,10 +50,10 @@ def test_congestion_halves_the_lanes_and_pauses_and_answers_pay_back():
     assert it.lanes == 2
     assert it.resume_at == 14.0
     for _ in range(ANSWERS_FOR_ONE_MORE * 2):
-        it.took(20.0)
+        it.took()
     assert it.lanes == 3
     for _ in range(ANSWERS_FOR_ONE_MORE * (3 + 4 + 5 + 6 + 7)):
-        it.took(21.0)
+        it.took()
     assert it.lanes == 8
 
 
@@ -63,18 +61,29 @@ def test_congestion_between_good_answers_slows_nothing_down():
     it = reached(4)
     for now in range(100):
         it.congested(float(now), FULL)
-        it.took(float(now))
+        it.took()
     assert it.lanes == 4
     assert it.failure is None
 
 
 def test_congestion_without_end_is_given_up_after_the_patience():
     it = throttle(1, patience=100.0)
-    it.took(50.0)
+    it.took()
     it.congested(149.0, FULL)
+    it.congested(249.0, FULL)
     assert it.failure is None
-    it.congested(151.0, FULL)
+    it.congested(250.0, FULL)
     assert it.failure is FULL
+
+
+def test_the_patience_begins_with_the_trouble_and_not_with_the_time_in_which_there_was_nothing_to_send():
+    it = reached(1, patience=100.0)
+    it.took()
+    it.congested(1000.0, FULL)
+    assert it.failure is None
+    it.took()
+    it.failed(DOWN, started=5000.0, now=5000.0, others=0)
+    assert it.failure is None
 
 
 def test_a_further_association_that_is_rejected_costs_nothing_but_itself():
@@ -109,7 +118,7 @@ def test_one_trouble_that_several_associations_meet_counts_once():
 def test_a_destination_that_was_there_is_waited_for_until_the_patience_ends():
     it = throttle(4, patience=100.0, first_contact=1)
     it.opened()
-    it.took(10.0)
+    it.took()
     now, tries = 20.0, 0
     while it.failure is None:
         it.failed(DOWN, started=now, now=now, others=0)
@@ -137,10 +146,10 @@ def test_a_peer_that_says_twice_that_we_break_the_protocol_is_given_up():
 
 def test_a_good_answer_between_makes_it_trusted_again():
     it = throttle(4)
-    for now in range(10):
+    for _ in range(10):
         it.distrust(AssociationAborted(2, 6))
         assert it.failure is None
-        it.took(float(now))
+        it.took()
 
 
 def test_a_lost_connection_that_comes_to_nothing_pauses():

@@ -54,7 +54,6 @@ class Fleet:
         self._openings[opening] = None
         self._active += 1
         self.unfilled += 1
-        self.throttle.start(trio.current_time())
 
     def filled(self) -> None:
         """It has taken its first work, or will take none."""
@@ -82,7 +81,7 @@ class Fleet:
     def took(self) -> None:
         """An object was answered in a way that does not speak of trouble."""
         lanes = self.throttle.lanes
-        self.throttle.took(trio.current_time())
+        self.throttle.took()
         self._wake_if_more(lanes)
 
     def failed(self, error: TrioDicomError, started: float, *, has_done_good: bool) -> None:

@@ -46,7 +46,8 @@ class RetryPolicy:
       follow.
     - `base_delay`, `max_delay`: the wait before the n-th further attempt is drawn evenly from 0 to
       `base_delay` * 2**(n - 1) seconds, at most `max_delay`: many senders do not come back at the same moment.
-    - `patience`: seconds for which a destination may accept nothing, before all that is left is given up.
+    - `patience`: seconds after the first trouble in which a destination may accept nothing, before all that is left is
+      given up.
     - `first_contact`: most attempts at a first association; a destination that has never been reached may be mistyped.
     """
 

@@ -34,11 +34,7 @@ class Throttle:
         self._pauses = 0  # likewise
         self._credit = 0
         self._last_failure = -math.inf
-        self._last_good = math.inf  # when an object was taken, or it was begun
-
-    def start(self, now: float) -> None:
-        """The first association is about to be asked for."""
-        self._last_good = min(self._last_good, now)
+        self._trouble_since = math.inf  # the first trouble since an object was taken
 
     def opened(self) -> None:
         """An association has come about."""
@@ -46,9 +42,9 @@ class Throttle:
             self._was_reached = True
             self.lanes = self._most
 
-    def took(self, now: float) -> None:
+    def took(self) -> None:
         """The destination answered an object in a way that does not speak of trouble."""
-        self._last_good = now
+        self._trouble_since = math.inf
         self._fruitless = self._distrust = self._congested = self._pauses = 0
         if self.lanes < self._most:
             self._credit += 1
@@ -59,7 +55,7 @@ class Throttle:
     def congested(self, now: float, error: TrioDicomError) -> None:
         """It said of an object that it is out of resources."""
         self._congested += 1
-        if now > self._last_good + self._policy.patience:
+        if not self._is_borne(now):
             self.failure = error
         elif self._congested >= self.lanes and now >= self.resume_at:
             self._pause(now, max(1, self.lanes // 2))
@@ -94,9 +90,13 @@ class Throttle:
         self.failure = error
 
     def _is_worth_a_try(self, now: float) -> bool:
-        if not self._was_reached:
-            return self._fruitless < self._policy.first_contact
-        return now < self._last_good + self._policy.patience
+        is_borne = self._is_borne(now)
+        return is_borne if self._was_reached else self._fruitless < self._policy.first_contact
+
+    def _is_borne(self, now: float) -> bool:
+        """Whether there is patience left. While there was nothing to send, none of it was used up."""
+        self._trouble_since = min(self._trouble_since, now)
+        return now <= self._trouble_since + self._policy.patience
 
     def _pause(self, now: float, lanes: int) -> None:
         self.lanes, self._credit, self._congested = lanes, 0, 0
