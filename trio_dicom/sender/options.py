@@ -38,7 +38,8 @@ class SenderOptions:
     - `retry`: when an object is tried again, and a destination given up.
     - `max_rate`: bytes of data sets a second, all associations together.
     - `linger`: seconds for which an association without work is kept.
-    - `memory`: bytes of data sets that are held whole at a time: those converted, and those given as `Dataset`.
+    - `memory`: bytes of data sets that are held whole at a time: those converted, those given as `Dataset`, and small
+      ones in archives. What is being made when the last of it is taken goes over it.
     - `same_instance`: see `SameInstance`.
     - `random`: where the jitter of the delays comes from.
     """
