@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import ssl
 from pathlib import Path
 
@@ -13,19 +12,19 @@ import trio.testing
 
 from trio_dicom import (
     AssociationError,
-    AssociationSettings,
     CStoreSCU,
     InvalidResponse,
+    Outcome,
     Peer,
+    RetryPolicy,
+    SenderOptions,
     Timeouts,
     TLSError,
     open_progress_channel,
+    open_sender,
     wrap_client_stream,
 )
 from trio_dicom.association.transport import dial
-from trio_dicom.cli.connection import Connection
-from trio_dicom.cli.report import ReportWriter
-from trio_dicom.cli.send import Transfer
 from trio_dicom.protocol.pdu import Abort, PDataTF
 from trio_dicom.testing import ScriptedPeer, SOPClass, make_instance_file, scripted_link, socket_pair_streams
 from trio_dicom.uids import VERIFICATION
@@ -158,8 +157,8 @@ def test_clean_up_is_bounded() -> None:
             Timeouts(**{name: float("inf")})
 
 
-async def test_a_later_attempt_does_not_take_back_the_doubt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trio_dicom.cli.send.FIRST_DELAY", 0.01)
+async def test_a_later_attempt_does_not_take_back_the_doubt(tmp_path: Path) -> None:
+    """The peer had all of the object in the first one, and aborts in the middle of the second."""
     attempts = 0
 
     async def handler(stream: trio.SocketStream) -> None:
@@ -170,16 +169,17 @@ async def test_a_later_attempt_does_not_take_back_the_doubt(tmp_path: Path, monk
         if attempts == 1:
             await peer.receive_message()
         else:
+            await peer.receive_command()
             await peer.send(Abort(2, 0))
         await stream.aclose()
 
-    path, report_path = tmp_path / "a.dcm", tmp_path / "report"
+    path = tmp_path / "a.dcm"
     path.write_bytes(make_instance_file(3 << 20))
+    options = SenderOptions(retry=RetryPolicy(max_attempts=2, base_delay=0.01))
     async with trio.open_nursery() as nursery:
         listeners = await nursery.start(trio.serve_tcp, handler, 0)
         peer = Peer("PACS", "127.0.0.1", listeners[0].socket.getsockname()[1])
-        with ReportWriter(report_path) as report:
-            await Transfer(Connection(peer, AssociationSettings(), 5.0), 1, report, quiet=True).run([str(path)])
+        async with open_sender(peer, options=options) as sender:
+            report = await sender.send(path)
         nursery.cancel_scope.cancel()
-    (line,) = map(json.loads, report_path.read_text().splitlines())
-    assert (line["outcome"], line["attempts"]) == ("in_doubt", 2)
+    assert (report.outcome, report.attempts) == (Outcome.IN_DOUBT, 2)

@@ -67,7 +67,7 @@ def test_a_slow_reader_gets_all_there_is_room_for(reader: Reader) -> None:
     assert reader.has_begun.wait(WITHIN)
     for number in range(4):
         lines.put(f"{number}")
-    lines.put("the last", is_last=True)
+    lines.put("the last", always=True)
     assert lines.dropped == 2
     reader.may_read.set()
     lines.close(WITHIN)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pty
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -35,7 +34,11 @@ FIELDS = [
     "attempts",
     "bytes",
     "reason",
+    "retry",
+    "was_in_doubt",
+    "earlier",
 ]
+SOON = ("--retry-delay", "0.01")
 
 
 @pytest.fixture
@@ -46,11 +49,6 @@ def files(tmp_path: Path) -> list[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(make_instance_file(1000 * number, number=number))
     return paths
-
-
-@pytest.fixture(autouse=True)
-def no_delay(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trio_dicom.cli.send.FIRST_DELAY", 0.0)
 
 
 @pytest.fixture
@@ -84,6 +82,9 @@ def test_directories_are_sent_whole_and_reported(
         "attempts": 1,
         "bytes": peer.stored[0].size,
         "reason": "",
+        "retry": "never",
+        "was_in_doubt": False,
+        "earlier": False,
     }
     stored = [each.path.read_bytes()[each.data_set_offset :] for each in peer.stored]
     assert [path.read_bytes().endswith(data_set) for path, data_set in zip(files, stored, strict=True)] == [True] * 6
@@ -227,7 +228,7 @@ def test_statuses(
     outcomes: Any,
     code: int,
 ) -> None:
-    ended, report = command_line.send(scripted_peer(answering(*statuses)), *files[:4])
+    ended, report = command_line.send(scripted_peer(answering(*statuses)), *files[:4], "--retries", "0", *SOON)
     assert [line["outcome"] for line in report] == list(outcomes)
     assert [line["status"] for line in report] == list(statuses)
     assert ended.code == code
@@ -236,9 +237,18 @@ def test_statuses(
 def test_a_status_that_may_pass_is_retried(
     command_line: CommandLine, scripted_peer: Scripted, files: list[Path]
 ) -> None:
-    address = scripted_peer(answering(0xA700, 0xA701, 0, 0, 0xA700, 0xA700, 0xA700))
-    ended, report = command_line.send(address, *files[:3], "--retries", "2")
-    assert [(line["outcome"], line["attempts"]) for line in report] == [("stored", 3), ("stored", 1), ("refused", 3)]
+    statuses = {"2.25.1000.1": [0xA700, 0xA701, 0], "2.25.1000.2": [0], "2.25.1000.3": [0xA700] * 3}
+
+    async def script(peer: ScriptedPeer) -> None:
+        await peer.accept()
+        for _ in range(7):
+            context_id, request, _ = await peer.receive_message()
+            await peer.answer(context_id, request, statuses[request.affected_sop_instance_uid].pop(0))
+
+    ended, report = command_line.send(scripted_peer(script), *files[:3], "--retries", "2", *SOON)
+    ends = {line["path"]: (line["outcome"], line["attempts"]) for line in report}
+    assert list(map(ends.get, map(str, files[:3]))) == [("stored", 3), ("stored", 1), ("refused", 3)]
+    assert f"refused A700: {files[2]}: Refused: Out of Resources" in ended.err
     assert ended.code == 75
 
 
@@ -248,19 +258,24 @@ async def abort_in_the_middle(peer: ScriptedPeer) -> None:
     await peer.send(Abort(2, 0))
 
 
-def test_an_object_whose_association_was_lost_is_sent_again_if_asked(
+def test_an_object_whose_association_was_lost_is_sent_again(
     command_line: CommandLine, scripted_peer: Scripted, files: list[Path]
 ) -> None:
-    address = scripted_peer(abort_in_the_middle, answering(0, 0))
-    ended, report = command_line.send(address, *files[:2], "--retries", "1")
-    assert [(line["outcome"], line["attempts"]) for line in report] == [("stored", 2), ("stored", 1)]
-    assert ended.code == 0
+    for options in ((), ("--retries", "1")):
+        address = scripted_peer(abort_in_the_middle, ScriptedPeer.serve)
+        ended, report = command_line.send(address, *files[:2], *options, *SOON)
+        ends = {line["path"]: (line["outcome"], line["attempts"]) for line in report}
+        assert ends == {str(files[0]): ("stored", 2), str(files[1]): ("stored", 1)}
+        assert ended.code == 0
+        assert "3 attempts" in ended.out
+        assert "1 that failed" in ended.out
 
 
 def test_an_object_whose_association_was_lost_is_in_doubt_and_the_rest_is_sent(
     command_line: CommandLine, scripted_peer: Scripted, files: list[Path]
 ) -> None:
-    ended, report = command_line.send(scripted_peer(abort_in_the_middle, answering(0, 0)), *files[:3])
+    address = scripted_peer(abort_in_the_middle, ScriptedPeer.serve)
+    ended, report = command_line.send(address, *files[:3], "--retries", "0", *SOON)
     assert [line["outcome"] for line in report] == ["in_doubt", "stored", "stored"]
     assert report[0]["status"] is None
     assert report[0]["bytes"] > 0
@@ -268,12 +283,13 @@ def test_an_object_whose_association_was_lost_is_in_doubt_and_the_rest_is_sent(
     assert ended.code == 75
 
 
-def test_a_peer_that_aborts_time_and_again_is_given_up(
+def test_objects_in_whose_middle_the_peer_aborts_are_set_aside(
     command_line: CommandLine, scripted_peer: Scripted, files: list[Path]
 ) -> None:
-    ended, report = command_line.send(scripted_peer(abort_in_the_middle), *files)
-    assert [line["outcome"] for line in report] == ["in_doubt"] * 3 + ["not_sent"] * 3
-    assert "3 associations in a row came to nothing" in ended.err
+    ended, report = command_line.send(scripted_peer(abort_in_the_middle), *files[:2], *SOON)
+    assert [(line["outcome"], line["attempts"]) for line in report] == [("in_doubt", 2)] * 2
+    assert all("set aside: two associations ended in its middle" in line["reason"] for line in report)
+    assert ended.err.count("aborted the association (source 2, reason 0)") >= 2
     assert ended.code == 75
 
 
@@ -308,8 +324,9 @@ def test_a_rejection_that_may_pass_is_retried(
     command_line: CommandLine, scripted_peer: Scripted, files: list[Path]
 ) -> None:
     busy = rejecting(2, 2)
-    assert command_line.send(scripted_peer(busy, busy, answering(*[0] * 6)), *files, "--retries", "2")[0].code == 0
-    assert command_line.send(scripted_peer(busy, busy, answering(*[0] * 6)), *files, "--retries", "1")[0].code == 75
+    for options, code in ((("--retries", "2"), 0), (("--retries", "1"), 75), ((), 75)):
+        address = scripted_peer(busy, busy, answering(*[0] * 6))
+        assert command_line.send(address, *files, *options, *SOON)[0].code == code
 
 
 def taking(*abstract_syntaxes: str) -> Callable[[ScriptedPeer], Any]:
@@ -407,26 +424,6 @@ def test_no_escape_sequences_without_a_terminal(
     assert ended.code == 1
     assert "\x1b" not in ended.out + ended.err
     assert "\r" not in ended.out + ended.err
-
-
-def test_progress_on_a_terminal(receiver: Received, files: list[Path], tmp_path: Path) -> None:
-    ours, theirs = pty.openpty()
-    process = start("send", receiver[0], tmp_path / "study", stdout=theirs, stderr=theirs, env={"TERM": "xterm"})
-    os.close(theirs)
-    shown = b""
-    while True:
-        try:
-            piece = os.read(ours, 65_536)
-        except OSError:  # how Linux says that the terminal is gone
-            break
-        if not piece:
-            break
-        shown += piece
-    os.close(ours)
-    assert process.wait(10) == 0
-    assert b"\x1b[" in shown
-    assert b"6/6 objects" in shown
-    assert b"6 inputs: 6 stored" in shown
 
 
 def test_output_that_nobody_reads_is_no_error(receiver: Received, files: list[Path]) -> None:

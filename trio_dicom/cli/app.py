@@ -12,9 +12,11 @@ from cyclopts import App, CycloptsError, Group, Parameter
 
 from .._version import __version__
 from ..peer import Peer, check_ae_title
+from .quantities import bytes_per_second
 
 USAGE = 2
 INTERRUPTED = 130
+LONGEST_ACCEPTANCE = 30.0  # s for the answer to an association request, where that to an object may take longer
 
 app = App(
     name="trio-dicom",
@@ -24,6 +26,9 @@ app = App(
     "PEER is AET@host:port, such as PACS@10.0.0.5:104.",
 )
 
+RETRYING = Group("Retrying and ending")
+OBJECTS = Group("Objects")
+OUTPUT = Group("Output")
 TLS = Group("TLS")
 
 
@@ -82,13 +87,18 @@ def _window(kind: object, value: int) -> None:
         raise ValueError("It must be 1 to 65535, or 0 for as many as we can (64).")
 
 
-def _above_zero(kind: object, value: float) -> None:
-    if not value > 0:
+def _rate(kind: object, value: str | None) -> None:
+    if value is not None:
+        bytes_per_second(value)
+
+
+def _above_zero(kind: object, value: float | None) -> None:
+    if value is not None and not value > 0:
         raise ValueError("It must be a number of seconds above 0.")
 
 
-def _zero_or_more(kind: object, value: int) -> None:
-    if value < 0:
+def _zero_or_more(kind: object, value: int | None) -> None:
+    if value is not None and value < 0:
         raise ValueError("It must be 0 or more.")
 
 
@@ -111,12 +121,102 @@ Paths = Annotated[
         name="PATH",
         validator=_path,
         allow_leading_hyphen=True,
-        help="files, directories (recursively), or - for standard input",
+        help="files, folders, ZIP archives, DICOMDIR files, or - for standard input",
     ),
 ]
-Retries = Annotated[int, Parameter(validator=_zero_or_more, help="how often an object is sent again")]
+StorageTimeout = Annotated[
+    float, Parameter(validator=_above_zero, help="seconds that may pass without progress of an object")
+]
+MostAssociations = Annotated[
+    int, Parameter(validator=_one_or_more, help="most associations at once; more are of use where a peer is slow")
+]
+ProposedWindow = Annotated[
+    int,
+    Parameter(
+        validator=_window,
+        help="objects that may wait for their answers together on an association, if the peer agrees; "
+        "0 is as many as it likes (at most 64)",
+    ),
+]
+MaxRate = Annotated[
+    str | None,
+    Parameter(validator=_rate, help="most bytes a second, all associations together, such as 500k, 10M or 1G"),
+]
+Retries = Annotated[
+    int | None,
+    Parameter(
+        group=RETRYING,
+        validator=_zero_or_more,
+        help="further attempts for an object; if given, also for a first association [default: 4, and 0 for that]",
+    ),
+]
+RetryDelay = Annotated[
+    float,
+    Parameter(
+        group=RETRYING,
+        validator=_above_zero,
+        help="most seconds before the first of these; before each next, twice that",
+    ),
+]
+Deadline = Annotated[
+    float | None,
+    Parameter(
+        group=RETRYING,
+        validator=_above_zero,
+        help="seconds for all of it; then it is aborted; by default it has no end",
+    ),
+]
+Drain = Annotated[
+    float,
+    Parameter(
+        group=RETRYING,
+        validator=_above_zero,
+        help="seconds that objects under way have after a first Ctrl-C or SIGTERM",
+    ),
+]
+SendLedger = Annotated[
+    Path | None,
+    Parameter(
+        group=RETRYING,
+        help="keep what became of each input in this file; with the same one again, only what is left is sent",
+    ),
+]
+Transcode = Annotated[
+    str,
+    Parameter(
+        group=OBJECTS,
+        help="never; native: what is compressed is sent uncompressed; or the UID of the transfer syntax to send in. "
+        "No pixel is changed by it",
+    ),
+]
+OnSameInstance = Annotated[
+    Literal["send", "skip"],
+    Parameter(group=OBJECTS, help="a further input with the SOP Instance UID of one before it: send it, too, or not"),
+]
+AcceptPresent = Annotated[
+    bool,
+    Parameter(group=OBJECTS, negative="", help="what the peer has already, by its UID (status 0111), counts as stored"),
+]
+DryRun = Annotated[
+    bool,
+    Parameter(
+        group=OUTPUT,
+        negative="",
+        help="read the heads, print what would be sent and what is invalid, connect to nobody",
+    ),
+]
+LinesOfJSON = Annotated[
+    bool,
+    Parameter(
+        group=OUTPUT, negative="", help="a line of JSON for each input on standard output, and one with the totals"
+    ),
+]
 MaxPDU = Annotated[int, Parameter(validator=_pdu_length, help="largest PDU, in bytes, either way")]
-Report = Annotated[Path | None, Parameter(help="write what became of each input to this file, a new one, as NDJSON")]
+Report = Annotated[
+    Path | None,
+    Parameter(group=OUTPUT, help="write what became of each input to this file, a new one, as NDJSON"),
+]
+NoWords = Annotated[bool, Parameter(group=OUTPUT, negative="", help="print nothing but errors")]
 Quiet = Annotated[bool, Parameter(negative="", help="print nothing but errors")]
 
 Port = Annotated[int, Parameter(validator=_port, help="TCP port to listen on; 0 is any free one")]
@@ -220,11 +320,23 @@ def send(
     /,
     *paths: Paths,
     calling: Calling = "TRIO_DICOM",
-    timeout: Timeout = 30.0,
-    retries: Retries = 0,
+    associations: MostAssociations = 1,
+    window: ProposedWindow = 1,
     max_pdu: MaxPDU = 131_072,
+    max_rate: MaxRate = None,
+    timeout: StorageTimeout = 300.0,
+    retries: Retries = None,
+    retry_delay: RetryDelay = 1.0,
+    deadline: Deadline = None,
+    drain: Drain = 30.0,
+    ledger: SendLedger = None,
+    transcode: Transcode = "never",
+    same_instance: OnSameInstance = "send",
+    accept_present: AcceptPresent = False,
+    dry_run: DryRun = False,
+    json: LinesOfJSON = False,
     report: Report = None,
-    quiet: Quiet = False,
+    quiet: NoWords = False,
     tls: UseTLS = False,
     ca: CA = None,
     cert: Cert = None,
@@ -232,28 +344,75 @@ def send(
 ) -> int:
     """Send DICOM objects to PEER with C-STORE.
 
-    Files go out as they lie on the disk, in their own transfer syntax;
-    pixels are never transcoded. A name that begins with a hyphen goes after
-    a --, or is given as ./-name.
+    Files go out as they lie on the disk, in their own transfer syntax, and
+    folders with all that is below them. ZIP archives and DICOMDIR files stand
+    for what is in them where they are named; those in a folder are no inputs.
+    A name that begins with a hyphen goes after a --, or is given as ./-name.
 
-    Each line of the report has path, sop_class_uid, sop_instance_uid,
-    transfer_syntax_uid, outcome (stored, stored_with_warning,
-    already_present, refused, invalid, no_context, not_sent or in_doubt),
-    status, attempts, bytes and reason. It is written however the command
-    ends.
+    An object is tried again where that may help: its association was lost,
+    or the peer is out of resources. A peer that was reached, and then takes
+    nothing any more, is given up after 10 minutes; one that was never
+    reached at once, unless --retries is given.
+
+    SIGINT (Ctrl-C), SIGTERM and SIGHUP: the first lets objects that are under
+    way come to their end, and then releases the associations; the second
+    aborts them. Either way, and after a deadline, every input is reported.
+
+    Each line of the report, and of --json, has path, sop_class_uid,
+    sop_instance_uid, transfer_syntax_uid, outcome (stored,
+    stored_with_warning, already_present, refused, invalid, no_context,
+    not_sent or in_doubt), status, attempts, bytes, reason, retry,
+    was_in_doubt and earlier.
 
     Exit codes: 0 every input was stored; 1 some were not, for good; 2 usage;
     65 no input is a DICOM object; 69 the peer refused for good; 75 trying
-    again may help; 130 and 143 after SIGINT and SIGTERM.
+    again may help; 129, 130 and 143 after SIGHUP, SIGINT and SIGTERM.
     """
     from .connection import Connection, usage_error
+
+    if not paths:
+        raise usage_error("no PATH is given: a file, a folder, or - for standard input")
+    from .sending import Sending
+
+    sending = Sending.of(
+        timeout=timeout,
+        retries=retries,
+        retry_delay=retry_delay,
+        max_rate=max_rate,
+        same_instance=same_instance,
+        transcode=transcode,
+        deadline=deadline,
+        associations=associations,
+        window=window,
+        ledger=ledger,
+        drain=drain,
+        accepts_present=accept_present,
+        report=report,
+        as_json=json,
+        quiet=quiet,
+    )
+    if dry_run:
+        from .plan import run_plan
+
+        _imported()
+        if ledger or report:
+            raise usage_error("--dry-run sends nothing that --ledger or --report could tell of")
+        return run_plan(Peer.parse(peer), paths, transcode, as_json=json)
     from .send import run_send
 
     _imported()
-    if not paths:
-        raise usage_error("no PATH is given: a file, a directory, or - for standard input")
-    connection = Connection.of(Peer.parse(peer), calling, timeout, max_pdu, tls=tls, ca=ca, cert=cert, key=key)
-    return run_send(connection, paths, retries=retries, report_path=report, quiet=quiet)
+    connection = Connection.of(
+        Peer.parse(peer),
+        calling,
+        timeout,
+        max_pdu,
+        association_timeout=min(timeout, LONGEST_ACCEPTANCE),
+        tls=tls,
+        ca=ca,
+        cert=cert,
+        key=key,
+    )
+    return run_send(connection, sending, paths)
 
 
 @app.command

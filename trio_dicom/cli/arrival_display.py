@@ -77,7 +77,7 @@ class ArrivalDisplay:
         if dropped := self._lines.dropped:
             text += f"; {dropped} line{'s' * (dropped != 1)} dropped, since nobody read them"
         if not self._quiet:
-            self._lines.put(text, is_last=True)
+            self._lines.put(text, always=True)
 
     def close(self) -> None:
         """Wait until what was said is written, but not for a reader that does not read."""

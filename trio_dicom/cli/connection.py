@@ -47,12 +47,16 @@ class Connection:
         timeout: float,
         max_pdu: int = 131_072,
         *,
+        association_timeout: float | None = None,
         tls: bool,
         ca: Path | None,
         cert: Path | None,
         key: Path | None,
     ) -> Connection:
-        """From the options as they were given; exits with 2 where they make no sense together."""
+        """From the options as they were given; exits with 2 where they make no sense together.
+
+        `association_timeout` is for the answer to an association request; `timeout`, if None.
+        """
         if not tls and (ca or cert or key):
             raise usage_error("--ca, --cert and --key need --tls")
         settings = AssociationSettings(
@@ -60,7 +64,10 @@ class Connection:
             max_pdu_length=max_pdu,
             send_pdu_length=max_pdu,
             timeouts=Timeouts(
-                connect=min(timeout, 10.0), tls_handshake=min(timeout, 10.0), association=timeout, response=timeout
+                connect=min(timeout, 10.0),
+                tls_handshake=min(timeout, 10.0),
+                association=association_timeout or timeout,
+                response=timeout,
             ),
         )
         if key and not cert:

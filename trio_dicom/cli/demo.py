@@ -7,6 +7,7 @@ import itertools
 import os
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from ..association.requestor import open_association
 from ..errors import InvalidObject, TrioDicomError
 from ..peer import Peer
 from ..protocol.status import Status
-from ..sender.outcome import Outcome, report_of_failure, report_of_response
+from ..sender.outcome import InstanceReport, Outcome, report_of_failure, report_of_response
 from ..services.instance import Instance, StoreReply
 from ..services.instance_folder import InstanceFolder, StoredInstance
 from ..services.storage_scp import StorageSCP
@@ -29,10 +30,12 @@ from ..services.storage_scu import CStoreOptions, StoreDelivery
 from ..sources.contexts import contexts_of
 from ..sources.file import read_head
 from ..sources.part10 import Head
-from .display import Display, open_display
+from .console import console
+from .display import print_line
 from .exit_codes import ExitCode
-from .live import console
 from .signals import cancel_on_signals
+from .transfer_display import is_news, line_of
+from .wording import duration, plural, size_of, spelled
 
 NUMBERS_WIDTH = 40  # columns of the table that are not for names, the lines of it included
 
@@ -131,21 +134,24 @@ def _distinct(uids: Iterable[str]) -> int:
 
 async def _send(samples: Sequence[Sample], receiver: Receiver, peer: Peer) -> None:
     contexts = contexts_of((each.head.sop_class_uid, each.head.transfer_syntax_uid) for each in samples)
-    display = open_display()
-    display.expect(len(samples), sum(each.size for each in samples))
-    with display:
-        try:
-            async with open_association(peer, contexts) as association:
-                for each in samples:
-                    await _send_one(association, each, receiver, display)
-        except TrioDicomError as error:
-            display.say(f"trio-dicom: {error}")
-    display.summarise(len(samples))
+    start, reports = trio.current_time(), []
+    try:
+        async with open_association(peer, contexts) as association:
+            for each in samples:
+                reports.append(await _send_one(association, each, receiver))
+    except TrioDicomError as error:
+        print_line(f"trio-dicom: {error}", to_errors=True)
+    outcomes = Counter(report.outcome for report in reports)
+    counts = ", ".join(f"{count} {spelled(outcome)}" for outcome, count in outcomes.items())
+    size = sum(report.bytes_sent for report in reports if report.outcome.is_stored)
+    print_line(
+        f"{plural(len(samples), 'object')}: {counts}; {size_of(size)} in {duration(trio.current_time() - start)}"
+    )
 
 
-async def _send_one(association: Association, sample: Sample, receiver: Receiver, display: Display) -> None:
+async def _send_one(association: Association, sample: Sample, receiver: Receiver) -> InstanceReport:
     name = str(sample.path)
-    delivery = StoreDelivery(association, CStoreOptions(), name, progress=display.channel)
+    delivery = StoreDelivery(association, CStoreOptions(), name)
     try:
         response = await delivery.run()
     except TrioDicomError as error:
@@ -155,7 +161,9 @@ async def _send_one(association: Association, sample: Sample, receiver: Receiver
         sample.status = response.status
         if report.outcome is Outcome.STORED and receiver.last is not None:  # one association, one object at a time
             await trio.to_thread.run_sync(sample.compare, receiver.last)
-    display.settled(report, sample.size)
+    if is_news(report):
+        print_line(line_of(report), to_errors=True)
+    return report
 
 
 def _show(folder: Path, samples: Sequence[Sample]) -> int:

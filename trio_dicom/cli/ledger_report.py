@@ -154,7 +154,7 @@ def _show(path: str, summary: Summary) -> None:
         return
     from rich.text import Text
 
-    from .live import console
+    from .console import console
 
     output = console()
     for text, style in lines:

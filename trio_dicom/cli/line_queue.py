@@ -14,11 +14,13 @@ LAST_WAIT = 1.0  # s for what is left at the end
 class LineQueue:
     """Writes in a thread of its own: a terminal that was stopped (Ctrl-S), a pager or a log collector may not read.
 
-    Whoever reads slowly gets all; where `most` lines wait already, one more is dropped and counted.
+    Whoever reads slowly gets all; where `most` lines wait already, one more is dropped and counted. `failure` is what
+    first kept something from being written to standard output, unless it was that nobody reads on.
     """
 
     def __init__(self, most: int = MOST_LINES) -> None:
         self.dropped = 0
+        self.failure: OSError | None = None
         self._most = most
         self._lines: collections.deque[tuple[str, bool]] = collections.deque()
         self._is_writing = False
@@ -26,10 +28,10 @@ class LineQueue:
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._write, name="standard output", daemon=True)
 
-    def put(self, text: str, *, to_errors: bool = False, end: str = "\n", is_last: bool = False) -> None:
-        """Have a line written. The last one always finds room."""
+    def put(self, text: str, *, to_errors: bool = False, end: str = "\n", always: bool = False) -> None:
+        """Have a line written; where there is no room for it, too, if `always`."""
         with self._changed:
-            if len(self._lines) >= self._most and not is_last:
+            if len(self._lines) >= self._most and not always:
                 self.dropped += 1
                 return
             self._lines.append((text + end, to_errors))
@@ -37,8 +39,18 @@ class LineQueue:
                 self._thread.start()
             self._changed.notify_all()
 
-    def close(self, timeout: float = LAST_WAIT) -> None:
-        """Wait until all is written, for a time."""
+    @property
+    def backlog(self) -> int:
+        """How many lines wait."""
+        return len(self._lines)
+
+    def wait_room(self, most: int) -> None:
+        """Wait until no more than `most` lines wait. Blocks: for a thread."""
+        with self._changed:
+            self._changed.wait_for(lambda: len(self._lines) <= most or self._is_closed)
+
+    def close(self, timeout: float | None = LAST_WAIT) -> None:
+        """Wait until all is written, for a time; without a timeout, for as long as it takes."""
         with self._changed:
             self._changed.wait_for(lambda: not self._lines and not self._is_writing, timeout)
             self._is_closed = True
@@ -54,4 +66,6 @@ class LineQueue:
                     return
                 text, to_errors = self._lines.popleft()
                 self._is_writing = True
-            write_at_once(text, to_errors=to_errors)
+            failure = write_at_once(text, to_errors=to_errors)
+            if not to_errors and not isinstance(failure, BrokenPipeError):
+                self.failure = self.failure or failure

@@ -1,93 +1,86 @@
-"""The live line of a transfer on a terminal: objects, bytes, rate and time left."""
+"""The live display of a transfer, on a terminal. What it needs rich for is in `screen`, which is imported later."""
 
 from __future__ import annotations
 
-import os
-import sys
-from types import TracebackType
-from typing import Self
+import importlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import trio
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-from rich.text import Text
 
 from ..sender.outcome import InstanceReport
+from ..sender.sender import Sender
 from ..services.progress import TransferProgress
-from .display import Display
+from ..sources.threads import run_abandonable
+from .failures import FailureGroups
+from .scan import Scan
+from .transfer_display import TICK, Ending, TransferDisplay, failure_lines, is_news
 
-WIDTH = 160  # columns, where nobody reads them on a screen
+if TYPE_CHECKING:
+    from .screen import Screen
 
-
-class _Console(Console):
-    def on_broken_pipe(self) -> None:
-        """Nobody reads on (`| head`), which is no reason to end, nor for Python to complain when it flushes at exit."""
-        self.quiet = True
-        with open(os.devnull, "w") as nowhere:
-            os.dup2(nowhere.fileno(), self.file.fileno())
+LIVE_AFTER = 0.5  # s: what is over by then is not worth the time that it takes to import rich
 
 
-def console() -> Console:
-    """For standard output, without colours and cursor control unless it is a terminal, whatever FORCE_COLOR says."""
-    is_terminal = sys.stdout.isatty()
-    return _Console(force_terminal=is_terminal, width=None if is_terminal else WIDTH, highlight=False, soft_wrap=True)
-
-
-class LiveDisplay(Display):
-    """Lines for what was not stored, above one that moves."""
+class LiveDisplay(TransferDisplay):
+    """What was not stored, by reason, in the end; and until then, below all lines, how it stands."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            DownloadColumn(),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
-            console=console(),
-        )
-        self._task = self._progress.add_task(self._description(), total=None)
-        self.channel = _DisplayChannel(self)
+        self.failures = FailureGroups()
+        self.progress = self._under_way = UnderWay()
+        self._screen: Screen | None = None
 
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._progress.stop()
-
-    def expect(self, total_objects: int, total_bytes: int) -> None:
-        super().expect(total_objects, total_bytes)
-        self._progress.update(self._task, total=total_bytes, description=self._description())
-
-    def moved(self, bytes_of_current: int) -> None:
-        """So many bytes of the object that is on its way have gone out."""
-        self._progress.update(self._task, completed=self._settled_bytes + bytes_of_current)
-
-    def settled(self, report: InstanceReport, size: int, *, is_news: bool = True) -> None:
-        super().settled(report, size, is_news=is_news)
-        self._progress.update(self._task, completed=self._settled_bytes, description=self._description())
+    def settled(self, report: InstanceReport) -> None:
+        self._estimator.settled(report)
+        self._under_way.drop(report.sop_instance_uid)
+        if is_news(report):
+            self.failures.add(report.outcome, report.status, report.reason, report.path or "-")
 
     def say(self, text: str) -> None:
-        if sys.stderr.isatty():
-            self._progress.console.print(Text(text))  # above the line
+        if self._screen is not None:
+            self._screen.say(text)
         else:
             super().say(text)
 
-    def _description(self) -> str:
-        return f"{sum(self._counts.values())}/{self._total_objects} objects"
+    async def run(self, sender: Sender, scan: Scan) -> None:
+        await trio.sleep(LIVE_AFTER)
+        module = await run_abandonable(importlib.import_module, f"{__package__}.screen")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(scan.run)
+            self._screen = screen = module.Screen(self._lines)
+            try:
+                with screen:
+                    while True:
+                        self._show(screen, sender, scan)
+                        await trio.sleep(TICK)
+            finally:
+                self._screen = None
+
+    def _show(self, screen: Screen, sender: Sender, scan: Scan) -> None:
+        totals = sender.report
+        under_way = self._under_way.latest(totals.under_way)
+        size = sum(each.bytes_sent for each in under_way)
+        estimate = self._estimator.estimate(totals, scan, size, trio.current_time())
+        screen.show(estimate, totals, self.failures.largest_first(), under_way)
+
+    def summarise(self, ending: Ending) -> None:
+        for line in failure_lines(self.failures):
+            self.say(line)
+        super().summarise(ending)
 
 
-class _DisplayChannel(trio.abc.SendChannel[TransferProgress]):
-    """The progress of objects, straight onto the screen."""
+class UnderWay(trio.abc.SendChannel[TransferProgress]):
+    """How far the objects have come that are on their way."""
 
-    def __init__(self, display: LiveDisplay) -> None:
-        self._display = display
+    def __init__(self) -> None:
+        self._by_uid: dict[str, TransferProgress] = {}
 
     def send_nowait(self, value: TransferProgress) -> None:
-        self._display.moved(value.bytes_sent)
+        """What a sender tells."""
+        self.drop(value.sop_instance_uid)
+        if not value.is_complete:
+            self._by_uid[value.sop_instance_uid] = value
 
     async def send(self, value: TransferProgress) -> None:
         self.send_nowait(value)
@@ -95,3 +88,13 @@ class _DisplayChannel(trio.abc.SendChannel[TransferProgress]):
 
     async def aclose(self) -> None:
         await trio.lowlevel.checkpoint()
+
+    def drop(self, sop_instance_uid: str | None) -> None:
+        """It is not on its way any more."""
+        self._by_uid.pop(sop_instance_uid or "", None)
+
+    def latest(self, most: int) -> Sequence[TransferProgress]:
+        """Those of which something was heard last; what an attempt that failed has left behind is let go."""
+        while len(self._by_uid) > most:
+            del self._by_uid[next(iter(self._by_uid))]
+        return tuple(self._by_uid.values())

@@ -44,7 +44,7 @@ class ReportWriter:
     def write(self, report: InstanceReport) -> None:
         """One line."""
         if self._file is not None:
-            self.write_fields(as_json(report))
+            self.write_fields(full_json(report))
 
     def write_fields(self, fields: Mapping[str, object]) -> None:
         """One line, of these."""
@@ -102,4 +102,14 @@ def as_json(report: InstanceReport) -> dict[str, object]:
         "attempts": report.attempts,
         "bytes": report.bytes_sent,
         "reason": report.reason,
+    }
+
+
+def full_json(report: InstanceReport) -> dict[str, object]:
+    """The same, with what more there is to say."""
+    return {
+        **as_json(report),
+        "retry": report.retry.value,
+        "was_in_doubt": report.was_in_doubt,
+        "earlier": report.is_earlier,
     }

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as a cancellation, so that everything is left in order."""
+"""SIGINT, SIGTERM and SIGHUP as what a command is told, so that everything is left in order."""
 
 from __future__ import annotations
 
@@ -9,7 +9,16 @@ from contextlib import asynccontextmanager
 import attrs
 import trio
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+def _heeded() -> tuple[signal.Signals, ...]:
+    """`nohup` has SIGHUP ignored, and a shell SIGINT for what it runs in the background: so they stay."""
+    names = ("SIGINT", "SIGTERM", "SIGHUP")
+    known = [signal.Signals[name] for name in names if hasattr(signal, name)]
+    is_ours = {each: each is signal.SIGTERM or signal.getsignal(each) is not signal.SIG_IGN for each in known}
+    return tuple(each for each in known if is_ours[each])
+
+
+SIGNALS = _heeded()
 
 
 @attrs.define
@@ -26,7 +35,7 @@ class ReceivedSignal:
 
 @asynccontextmanager
 async def cancel_on_signals() -> AsyncIterator[ReceivedSignal]:
-    """A block that SIGINT or SIGTERM cancels; it is left quietly then, and the signal is known after it."""
+    """A block that a signal cancels; it is left quietly then, and the signal is known after it."""
     received = ReceivedSignal()
     with trio.open_signal_receiver(*SIGNALS) as signals:
         async with trio.open_nursery() as nursery:

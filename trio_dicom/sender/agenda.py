@@ -152,10 +152,10 @@ class Agenda:
         """What a lane without an association is to serve; None if there is nothing for it."""
         if self._has_unserved_suspects:
             kinds = dict.fromkeys(work.kind for _, work in self._suspects)
-            assignment = Assignment(*_within_limit(kinds), is_for_suspects=True)
+            assignment = Assignment(*within_limit(kinds), is_for_suspects=True)
         elif self._ready:
             waiting = sorted(self._ready, key=lambda kind: (self._served[kind] > 0, self._ready[kind][0][0]))
-            assignment = Assignment(*_within_limit(dict.fromkeys((*waiting, *reversed(self._seen)))))
+            assignment = Assignment(*within_limit(dict.fromkeys((*waiting, *reversed(self._seen)))))
             self._served.update(assignment.kinds)
         else:
             return None
@@ -229,7 +229,7 @@ class Agenda:
                 await trio.sleep_forever()
 
 
-def _within_limit(kinds: Iterable[Kind]) -> tuple[frozenset[Kind], tuple[PresentationContext, ...]]:
+def within_limit(kinds: Iterable[Kind]) -> tuple[frozenset[Kind], tuple[PresentationContext, ...]]:
     """As many of the first of `kinds` as one association has presentation contexts for, and those."""
     chosen = list(kinds)[:MOST_CONTEXTS]
     most, least = len(chosen), 1

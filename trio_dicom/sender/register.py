@@ -43,11 +43,11 @@ class Register:
 
     def settle(self, work: Work, report: InstanceReport) -> None:
         """The one end of `work`."""
-        if report.sop_class_uid is None and work.kind.sop_class_uid:  # what was known before it was sent
+        if report.transfer_syntax_uid is None and work.kind.sop_class_uid:  # what was known before it was sent
             report = attrs.evolve(
                 report,
-                sop_class_uid=work.kind.sop_class_uid,
-                sop_instance_uid=work.sop_instance_uid,
+                sop_class_uid=report.sop_class_uid or work.kind.sop_class_uid,
+                sop_instance_uid=report.sop_instance_uid or work.sop_instance_uid,
                 transfer_syntax_uid=report.transfer_syntax_uid or work.kind.transfer_syntax_uid,
             )
         if report.was_in_doubt and not (report.outcome.is_stored or report.outcome is Outcome.ALREADY_PRESENT):
