@@ -2,7 +2,7 @@ import sys
 
 import trio
 
-from trio_dicom import open_progress_channel, open_sender
+from trio_dicom import TransferReport, open_progress_channel, open_sender
 
 
 async def show(receive_totals):
@@ -12,7 +12,7 @@ async def show(receive_totals):
 
 
 async def main(peer, folder):
-    send_totals, receive_totals = open_progress_channel()
+    send_totals, receive_totals = open_progress_channel(TransferReport)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(show, receive_totals)
         with send_totals:  # closed at the end of the block, and so `show` comes to its end

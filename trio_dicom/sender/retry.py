@@ -74,14 +74,13 @@ class Rule:
     is_congestion: bool = False  # the destination has too much to do
     is_strike: bool = False  # the object may be what ended the association
     is_distrust: bool = False  # the peer cannot be relied on: twice running, and it is given up
-    ends_association: bool = False
     stops: bool = False  # nothing is to be sent to this destination any more
 
 
 FINAL = Rule("final")
 CONGESTION = Rule("congestion", again=math.inf, is_congestion=True)
 AMBIGUOUS = Rule("ambiguous", again=2)  # 0110: some peers say so of a broken disk, some of a broken object
-CLASH = Rule("message ID clash", again=1, waits=False, ends_association=True)
+CLASH = Rule("message ID clash", again=1, waits=False)
 FORBIDDEN = Rule("not authorized", stops=True)
 INNOCENT = Rule("bystander", again=math.inf, waits=False)  # nothing of it had been sent
 STRIKE = Rule("association ended in the middle", again=math.inf, waits=False, is_strike=True)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+from typing import Any, TypeVar, overload
 
 import attrs
 import trio
 
 log = logging.getLogger(__name__)
+
+Value = TypeVar("Value")
 
 
 @attrs.frozen
@@ -44,16 +47,16 @@ class TransferProgress:
         return max(0, self.bytes_total - self.bytes_sent) / rate
 
 
-class ProgressSendChannel(trio.abc.SendChannel[TransferProgress]):
+class ProgressSendChannel(trio.abc.SendChannel[Value]):
     """The writing end of `open_progress_channel`: never blocks, and keeps only the latest value."""
 
     def __init__(self) -> None:
-        self._latest: TransferProgress | None = None
+        self._latest: Value | None = None
         self._is_closed = False
         self._is_abandoned = False
         self._news = trio.Event()
 
-    def send_nowait(self, value: TransferProgress) -> None:
+    def send_nowait(self, value: Value) -> None:
         """Offer `value`, in place of one that was not yet received.
 
         Raises `trio.ClosedResourceError` after `close`, and `trio.BrokenResourceError` when the other end was closed.
@@ -65,7 +68,7 @@ class ProgressSendChannel(trio.abc.SendChannel[TransferProgress]):
         self._latest = value
         self._news.set()
 
-    async def send(self, value: TransferProgress) -> None:
+    async def send(self, value: Value) -> None:
         """`send_nowait`, with a checkpoint before it."""
         await trio.lowlevel.checkpoint()
         self.send_nowait(value)
@@ -80,21 +83,21 @@ class ProgressSendChannel(trio.abc.SendChannel[TransferProgress]):
         self.close()
         await trio.lowlevel.checkpoint()
 
-    def __enter__(self) -> ProgressSendChannel:
+    def __enter__(self) -> ProgressSendChannel[Value]:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
 
-class ProgressReceiveChannel(trio.abc.ReceiveChannel[TransferProgress]):
+class ProgressReceiveChannel(trio.abc.ReceiveChannel[Value]):
     """The reading end of `open_progress_channel`: each value is the latest there is."""
 
-    def __init__(self, source: ProgressSendChannel) -> None:
+    def __init__(self, source: ProgressSendChannel[Value]) -> None:
         self._source = source
         self._is_closed = False
 
-    async def receive(self) -> TransferProgress:
+    async def receive(self) -> Value:
         """Wait for a value newer than the last one received.
 
         Raises `trio.EndOfChannel` after the last value of a closed channel. Cancelled, it loses nothing.
@@ -122,20 +125,30 @@ class ProgressReceiveChannel(trio.abc.ReceiveChannel[TransferProgress]):
         self.close()
         await trio.lowlevel.checkpoint()
 
-    def __enter__(self) -> ProgressReceiveChannel:
+    def __enter__(self) -> ProgressReceiveChannel[Value]:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
 
-def open_progress_channel() -> tuple[ProgressSendChannel, ProgressReceiveChannel]:
+@overload
+def open_progress_channel() -> tuple[
+    ProgressSendChannel[TransferProgress], ProgressReceiveChannel[TransferProgress]
+]: ...
+
+
+@overload
+def open_progress_channel(kind: type[Value]) -> tuple[ProgressSendChannel[Value], ProgressReceiveChannel[Value]]: ...
+
+
+def open_progress_channel(kind: type[Any] = TransferProgress) -> tuple[Any, Any]:
     """A channel for `TransferProgress` that keeps the latest value only, and always delivers the last.
 
     A slow observer therefore skips values, and never slows the transfer; a plain memory channel works as well, and
-    loses the values that do not fit.
+    loses the values that do not fit. `kind`, such as `TransferReport`, is for type checkers: what else it is for.
     """
-    send = ProgressSendChannel()
+    send = ProgressSendChannel[Any]()
     return send, ProgressReceiveChannel(send)
 
 
