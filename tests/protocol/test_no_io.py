@@ -19,6 +19,7 @@ FLOORS = [
     {"association"},
     {"sources"},
     {"services"},
+    {"inputs", "conversion"},
     {"sender"},
     {"cli", "__main__"},
     {"testing"},

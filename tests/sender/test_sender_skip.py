@@ -7,7 +7,7 @@ import os
 import pytest
 
 from support.sending import outcomes, send_all, sender_to
-from trio_dicom.sender.inputs import Inputs
+from trio_dicom.inputs.inputs import Inputs
 from trio_dicom.sender.outcome import Outcome
 from trio_dicom.testing import make_instance_file, storage_scp
 

@@ -9,12 +9,12 @@ from typing import BinaryIO
 import attrs
 import trio
 
+from ..conversion.transcoding import Transcoding
 from ..errors import InvalidObject, printable
+from ..inputs.inputs import Inputs
+from ..inputs.item import StreamItem, open_items
 from ..peer import Peer
 from ..sender.agenda import within_limit
-from ..sender.inputs import Inputs
-from ..sender.item import StreamItem, open_items
-from ..sender.transcoding import Transcoding
 from ..sender.work import Kind
 from ..sources.threads import run_abandonable
 from .arguments import STANDARD_INPUT, inputs_of

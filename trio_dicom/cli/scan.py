@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 
 import trio
 
-from ..sender.expansion import Skip, expansion_of
-from ..sender.item import FileItem, Item, MemberItem
+from ..inputs.expansion import Skip, expansion_of
+from ..inputs.item import FileItem, Item, MemberItem
 from ..sources.threads import run_abandonable
 
 A_HOP = 0.005  # s that a thread counts before it comes back, or as long as it takes to find one more

@@ -67,7 +67,7 @@ class Sending:
 def _check_transcode(transcode: str) -> None:
     if transcode == "never":
         return
-    from ..sender.transcoding import Transcoding
+    from ..conversion.transcoding import Transcoding
 
     try:
         Transcoding.parse(transcode)

@@ -39,8 +39,8 @@ from .throttle import Throttle
 from .work import Kind, Work
 
 if TYPE_CHECKING:
-    from .conversion import Conversion
-    from .expansion import Skip
+    from ..conversion.conversion import Conversion
+    from ..inputs.expansion import Skip
     from .ledger import Ledger
 
 log = logging.getLogger(__name__)

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 import trio
 
 from ..errors import InvalidObject, Retry, TrioDicomError
+from ..inputs.inputs import Inputs
+from ..inputs.item import Item, open_items
 from ..sources.source import Source
-from .inputs import Inputs
-from .item import Item, open_items
 from .outcome import InstanceReport
 from .reports import Reports
 from .work import Work
 
 if TYPE_CHECKING:
+    from ..inputs.expansion import Skip
+    from ..inputs.inputs import InputsArgument
     from .dispatcher import Dispatcher
-    from .expansion import Skip
-    from .inputs import InputsArgument
 
 READ_AT_ONCE = 32  # inputs, opened in one thread hop
 CONVERTED_AT_ONCE = 4  # inputs, where each is converted

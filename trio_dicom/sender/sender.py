@@ -25,9 +25,9 @@ from .outcome import InstanceReport
 from .reports import Reports, TransferReport
 
 if TYPE_CHECKING:
-    from .conversion import Conversion, Transform
-    from .expansion import Skip
-    from .inputs import InputsArgument
+    from ..conversion.conversion import Conversion, Transform
+    from ..inputs.expansion import Skip
+    from ..inputs.inputs import InputsArgument
 
 SETTLING = 3.0  # s in which what was being sent comes to its end, when its job is cancelled
 TOTALS_EVERY = 0.1  # s
@@ -121,7 +121,7 @@ def _conversion(transform: Transform | None, transcode: str) -> Conversion | Non
     """None if no object is ever changed; to import all that could takes a while."""
     if transform is None and transcode == "never":
         return None
-    from .conversion import Conversion
+    from ..conversion.conversion import Conversion
 
     return Conversion(transform, transcode)
 

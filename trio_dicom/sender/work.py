@@ -8,9 +8,9 @@ import attrs
 import trio
 
 from ..errors import TrioDicomError
+from ..inputs.item import Item
 from ..services.storage_scu import StoreDelivery
 from ..sources.source import Source
-from .item import Item
 from .outcome import InstanceReport, Particulars
 from .retry import History
 

@@ -7,11 +7,11 @@ import shutil
 
 import trio
 
-from sender.input_helpers import zip_of
+from inputs.input_helpers import zip_of
 from sources.source_helpers import SHIPPED, drain
 from trio_dicom.errors import InvalidObject
-from trio_dicom.sender.inputs import Inputs
-from trio_dicom.sender.item import open_items
+from trio_dicom.inputs.inputs import Inputs
+from trio_dicom.inputs.item import open_items
 from trio_dicom.sources.threads import stand_still
 from trio_dicom.testing import cancel_at_every_checkpoint, make_instance, make_instance_file
 

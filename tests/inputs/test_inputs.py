@@ -9,11 +9,11 @@ import pydicom
 import pytest
 import trio
 
-from sender.input_helpers import all_items, descriptors, names, sent
+from inputs.input_helpers import all_items, descriptors, names, sent
 from trio_dicom.errors import InvalidObject
+from trio_dicom.inputs.inputs import Inputs
+from trio_dicom.inputs.item import FileItem, InvalidItem
 from trio_dicom.sender import tree
-from trio_dicom.sender.inputs import Inputs
-from trio_dicom.sender.item import FileItem, InvalidItem
 from trio_dicom.sources.pixels import ArrayPixelSource
 from trio_dicom.sources.threads import stand_still
 from trio_dicom.testing import file_bytes, make_instance, make_instance_file
@@ -344,14 +344,14 @@ async def test_five_thousand_files_with_bounded_look_ahead(tmp_path, monkeypatch
     made, hops = [], []
     real = tree.FileItem
     monkeypatch.setattr(tree, "FileItem", lambda path: made.append(path) or real(path))
-    monkeypatch.setattr("trio_dicom.sender.expansion._PATIENCE", 10)
+    monkeypatch.setattr("trio_dicom.inputs.expansion._PATIENCE", 10)
 
     class Clock:  # a hop begins with a look at it
         def monotonic(self):
             hops.append(1)
             return 0
 
-    monkeypatch.setattr("trio_dicom.sender.expansion.time", Clock())
+    monkeypatch.setattr("trio_dicom.inputs.expansion.time", Clock())
     before = descriptors()
     async with Inputs(tmp_path) as inputs:
         items = await inputs.take(500)

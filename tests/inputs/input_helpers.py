@@ -9,8 +9,8 @@ import pytest
 
 from sources.source_helpers import drain
 from trio_dicom.errors import InvalidObject
-from trio_dicom.sender.inputs import Inputs
-from trio_dicom.sender.item import Item, open_items
+from trio_dicom.inputs.inputs import Inputs
+from trio_dicom.inputs.item import Item, open_items
 from trio_dicom.sources.source import Source
 
 

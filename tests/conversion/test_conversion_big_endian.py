@@ -8,11 +8,11 @@ import numpy
 import pytest
 from pydicom.dataset import Dataset
 
-from sender.codec_samples import JPEG_LS, RLE, all_but_pixels, reader, received, require, sample, samples
+from conversion.codec_samples import JPEG_LS, RLE, all_but_pixels, reader, received, require, sample, samples
 from sources.source_helpers import BIG, DEFLATED, EXPLICIT, IMPLICIT, element
+from trio_dicom.conversion.big_endian import MAX_DEPTH, turn_round
+from trio_dicom.conversion.conversion import Conversion
 from trio_dicom.errors import InvalidObject
-from trio_dicom.sender.big_endian import MAX_DEPTH, turn_round
-from trio_dicom.sender.conversion import Conversion
 from trio_dicom.sources.threads import stand_still
 
 ITEM, ITEM_END, SEQUENCE_END = 0xE000, 0xE00D, 0xE0DD

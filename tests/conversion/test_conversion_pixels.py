@@ -13,7 +13,7 @@ from pydicom.encaps import encapsulate, generate_frames
 from pydicom.sequence import Sequence
 from pydicom.uid import UID
 
-from sender.codec_samples import (
+from conversion.codec_samples import (
     JPEG_2000,
     JPEG_BASELINE,
     JPEG_EXTENDED,
@@ -28,8 +28,8 @@ from sender.codec_samples import (
     samples,
 )
 from sources.source_helpers import BIG, DEFLATED, EXPLICIT, IMPLICIT
+from trio_dicom.conversion.conversion import Conversion
 from trio_dicom.errors import InvalidObject
-from trio_dicom.sender.conversion import Conversion
 from trio_dicom.sources.threads import stand_still
 
 LOSSLESS_FILES = [
@@ -363,7 +363,7 @@ async def test_a_frame_that_is_cut_off_is_never_half_an_image(name: str) -> None
 )
 async def test_a_decoder_that_fills_up_what_is_missing_gets_whole_frames_only(name: str, monkeypatch) -> None:
     """pylibjpeg-libjpeg: here as if it were the only one, and it need not be there."""
-    monkeypatch.setattr("trio_dicom.sender.codecs._DECODERS_OF_JPEG", ("pylibjpeg",))
+    monkeypatch.setattr("trio_dicom.conversion.codecs._DECODERS_OF_JPEG", ("pylibjpeg",))
     monkeypatch.setattr(type(pydicom.pixels.get_decoder(own_syntax(name))), "available_plugins", ("pylibjpeg",))
     with pytest.raises(InvalidObject, match="frame 1 of 1 is cut off"):
         await converting(transcode="native").convert(
@@ -372,7 +372,7 @@ async def test_a_decoder_that_fills_up_what_is_missing_gets_whole_frames_only(na
 
 
 async def test_of_several_frames_the_first_is_cut_off(monkeypatch) -> None:
-    monkeypatch.setattr("trio_dicom.sender.codecs._DECODERS_OF_JPEG", ("pylibjpeg",))
+    monkeypatch.setattr("trio_dicom.conversion.codecs._DECODERS_OF_JPEG", ("pylibjpeg",))
     monkeypatch.setattr(type(pydicom.pixels.get_decoder(JPEG_BASELINE)), "available_plugins", ("pylibjpeg",))
 
     def read() -> Dataset:

@@ -11,11 +11,11 @@ import zipfile
 import pytest
 import trio
 
-from sender.input_helpers import all_items, descriptors, names, sent, why_not, zip_of
+from inputs.input_helpers import all_items, descriptors, names, sent, why_not, zip_of
 from sources.source_helpers import DEFLATED, EXPLICIT, IMPLICIT, data_set, drain, meta
 from trio_dicom.errors import InvalidObject, ObjectChanged
-from trio_dicom.sender.inputs import Inputs
-from trio_dicom.sender.item import open_items
+from trio_dicom.inputs.inputs import Inputs
+from trio_dicom.inputs.item import open_items
 from trio_dicom.sources import zip_archive, zip_member
 from trio_dicom.sources.threads import stand_still
 from trio_dicom.testing import make_instance_file

@@ -12,9 +12,9 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
-from sender.codec_samples import JPEG_LS, RLE, received, require, sample, samples
+from conversion.codec_samples import JPEG_LS, RLE, received, require, sample, samples
 from sources.source_helpers import EXPLICIT, drain, meta
-from trio_dicom.sender.conversion import Conversion
+from trio_dicom.conversion.conversion import Conversion
 from trio_dicom.sources.threads import stand_still
 
 pytestmark = pytest.mark.interop

@@ -9,10 +9,10 @@ import pydicom
 import pytest
 from pydicom.fileset import FileSet
 
-from sender.input_helpers import all_items, descriptors, names, sent, why_not
+from inputs.input_helpers import all_items, descriptors, names, sent, why_not
 from sources.source_helpers import SHIPPED, data_set, element, meta
 from trio_dicom.errors import InvalidObject
-from trio_dicom.sender.inputs import Inputs
+from trio_dicom.inputs.inputs import Inputs
 from trio_dicom.sources import directory_records
 from trio_dicom.sources.threads import stand_still
 

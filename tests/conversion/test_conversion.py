@@ -13,7 +13,7 @@ import trio
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
-from sender.codec_samples import (
+from conversion.codec_samples import (
     JPEG_2000,
     JPEG_BASELINE,
     JPEG_LS,
@@ -27,8 +27,8 @@ from sender.codec_samples import (
     samples,
 )
 from sources.source_helpers import BIG, DEFLATED, EXPLICIT, IMPLICIT
+from trio_dicom.conversion.conversion import Conversion
 from trio_dicom.errors import InvalidObject, ReadError
-from trio_dicom.sender.conversion import Conversion
 from trio_dicom.sources.threads import stand_still
 from trio_dicom.testing import SOPClass, cancel_at_every_checkpoint, make_instance
 

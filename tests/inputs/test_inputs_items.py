@@ -11,7 +11,7 @@ import pytest
 import trio
 import trio.testing
 
-from sender.input_helpers import all_items, descriptors, sent, why_not, zip_of
+from inputs.input_helpers import all_items, descriptors, sent, why_not, zip_of
 from sources.source_helpers import (
     DEFLATED,
     EXPLICIT,
@@ -26,7 +26,7 @@ from sources.source_helpers import (
     meta,
 )
 from trio_dicom.errors import InvalidObject, ObjectChanged, ReadError, Retry
-from trio_dicom.sender.item import DatasetItem, FileItem, StreamItem, open_items
+from trio_dicom.inputs.item import DatasetItem, FileItem, StreamItem, open_items
 from trio_dicom.sources import parsed
 from trio_dicom.sources.pixels import ArrayPixelSource
 from trio_dicom.testing import file_bytes, instance_uid, make_instance, make_instance_file
@@ -491,7 +491,7 @@ async def test_data_sets_that_cannot_be_read(tmp_path, monkeypatch):
     large = make_instance_file(5000)
     damaged.write_bytes(large)
     (member,) = await all_items(zip_of(archive, {"large": large}))
-    monkeypatch.setattr("trio_dicom.sender.item.open_member", None)  # it is not even begun
+    monkeypatch.setattr("trio_dicom.inputs.item.open_member", None)  # it is not even begun
     for item in (FileItem(str(damaged)), member):
         with pytest.raises(InvalidObject, match="too large to be held in memory"):
             item.read_dataset()
