@@ -20,7 +20,7 @@ from sources.source_helpers import EXPLICIT
 from trio_dicom.conversion.conversion import Conversion
 from trio_dicom.conversion.image_pixels import ImagePixels
 from trio_dicom.errors import InvalidObject, Retry
-from trio_dicom.sender import codec_process, codec_worker
+from trio_dicom.conversion import codec_process, codec_worker
 from trio_dicom.testing import cancel_at_every_checkpoint
 
 NAME = "MR_small_RLE.dcm"

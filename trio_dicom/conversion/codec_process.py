@@ -29,7 +29,12 @@ _LONGEST_HEADER = 1 << 16
 _LONGEST_BODY = 1 << 34
 
 # Started without the program's own main module, but with its path.
-_PROGRAM = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from trio_dicom.conversion.codec_worker import main; main()"
+_PROGRAM = """
+import json, sys
+sys.path[:] = json.loads(sys.argv[1])
+from trio_dicom.conversion.codec_worker import main
+main()
+"""
 
 
 class CodecProcesses(trio.abc.AsyncResource):
