@@ -17,10 +17,10 @@ from pydicom.dataset import Dataset
 
 from conversion.codec_samples import JPEG_2000, JPEG_LS, RLE, reader, received, require, sample, samples
 from sources.source_helpers import EXPLICIT
+from trio_dicom.conversion import codec_process, codec_worker
 from trio_dicom.conversion.conversion import Conversion
 from trio_dicom.conversion.image_pixels import ImagePixels
 from trio_dicom.errors import InvalidObject, Retry
-from trio_dicom.conversion import codec_process, codec_worker
 from trio_dicom.testing import cancel_at_every_checkpoint
 
 NAME = "MR_small_RLE.dcm"

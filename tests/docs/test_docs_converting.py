@@ -20,8 +20,8 @@ from pydicom.sequence import Sequence
 from conversion.codec_samples import require, samples
 from interop.peers import PynetdicomSCP, pynetdicom_scp
 from sources.source_helpers import EXPLICIT, SHIPPED, data_set, meta
-from trio_dicom.conversion.transcoding import CAN_BE_MADE
 from trio_dicom.conversion import codec_process
+from trio_dicom.conversion.transcoding import CAN_BE_MADE
 from trio_dicom.testing import SOPClass, file_bytes, make_instance
 from trio_dicom.uids import NATIVE_LITTLE_ENDIAN
 

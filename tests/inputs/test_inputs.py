@@ -11,9 +11,9 @@ import trio
 
 from inputs.input_helpers import all_items, descriptors, names, sent
 from trio_dicom.errors import InvalidObject
+from trio_dicom.inputs import tree
 from trio_dicom.inputs.inputs import Inputs
 from trio_dicom.inputs.item import FileItem, InvalidItem
-from trio_dicom.inputs import tree
 from trio_dicom.sources.pixels import ArrayPixelSource
 from trio_dicom.sources.threads import stand_still
 from trio_dicom.testing import file_bytes, make_instance, make_instance_file
