@@ -491,7 +491,7 @@ async def test_data_sets_that_cannot_be_read(tmp_path, monkeypatch):
     large = make_instance_file(5000)
     damaged.write_bytes(large)
     (member,) = await all_items(zip_of(archive, {"large": large}))
-    monkeypatch.setattr("trio_dicom.inputs.item.open_member", None)  # it is not even begun
+    monkeypatch.setattr("trio_dicom.sources.zip_member.open_member", None)  # it is not even begun
     for item in (FileItem(str(damaged)), member):
         with pytest.raises(InvalidObject, match="too large to be held in memory"):
             item.read_dataset()

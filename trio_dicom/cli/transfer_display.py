@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import attrs
 import trio
@@ -15,11 +16,13 @@ from ..sender.sender import Sender
 from ..services.storage_scu import ProgressChannel
 from ..sources.threads import run_abandonable
 from .estimate import Estimate, Estimator
-from .failures import FailureGroups
 from .line_queue import LAST_WAIT, LineQueue
 from .report import full_json
 from .scan import Scan
 from .wording import duration, plural, size_of, spelled
+
+if TYPE_CHECKING:
+    from .failures import FailureGroups
 
 TICK = 0.25  # s
 PROGRESS_EVERY = 10.0  # s from one plain line about the progress to the next

@@ -13,8 +13,6 @@ from typing import TypeAlias
 from ..errors import InvalidObject
 from ..sources.container import Container
 from ..sources.file import read_error
-from ..sources.zip_archive import ZipArchive
-from .file_set import file_set
 from .item import FileItem, InvalidItem, Item, MemberItem, container_at
 from .tree import walk
 
@@ -38,6 +36,8 @@ def expansion_of(path: str, skip: Skip | None = None) -> Expansion | None:
     except (OSError, ValueError, InvalidObject):
         return None
     if container is Container.DICOMDIR:
+        from .file_set import file_set  # which most inputs do not need, nor what is in ZIP archives
+
         return Expansion(path, file_set(path))
     if container is Container.ZIP:
         return Expansion(path, _members(path))
@@ -49,6 +49,8 @@ def _without(items: Iterator[Item], skip: Skip) -> Iterator[Item]:
 
 
 def _members(path: str) -> Iterator[Item]:
+    from ..sources.zip_archive import ZipArchive
+
     try:
         for member in ZipArchive(path).members():
             yield MemberItem(member)

@@ -20,13 +20,12 @@ from ..sources.pixels import PixelSource
 from ..sources.source import Source
 from ..sources.stream import StreamSource, open_stream
 from ..sources.threads import run_abandonable
-from ..sources.zip_archive import Member
-from ..sources.zip_member import open_member, open_members
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
     from ..sources.part10 import Head
+    from ..sources.zip_archive import Member
 
 
 class Identity(NamedTuple):
@@ -122,6 +121,8 @@ class MemberItem(Item):
         return self.member.path
 
     async def open(self) -> Source:
+        from ..sources.zip_member import open_members  # most inputs are files: how to unzip is imported for others only
+
         (result,) = await open_members((self.member,))
         if isinstance(result, InvalidObject):
             raise result
@@ -133,6 +134,8 @@ class MemberItem(Item):
         return Identity(name, self.member.size, archive.status.st_mtime_ns if archive.status is not None else None)
 
     def read_dataset(self) -> Dataset:
+        from ..sources.zip_member import open_member
+
         descriptor = Descriptor()
         try:
             check_size(self.member.size)
@@ -277,6 +280,8 @@ async def open_items(items: Sequence[Item]) -> list[Source | InvalidObject]:
             if unclear:
                 await run_abandonable(_explain, unclear)
         if members:
+            from ..sources.zip_member import open_members
+
             unpacked = await open_members([items[number].member for number in members])  # type: ignore[attr-defined]
             for number, member in zip(members, unpacked, strict=True):
                 results[number] = member
