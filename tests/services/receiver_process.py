@@ -11,7 +11,9 @@ from pathlib import Path
 import attrs
 
 PROGRAM = """
-import sys, trio
+import sys
+sys.modules["gdcm"] = None  # pydicom would import it where it is installed: 20 MB that are not to be weighed
+import trio
 from trio_dicom import InstanceFolder, StorageSCP, serve_associations
 
 async def main():

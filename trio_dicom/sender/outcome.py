@@ -85,7 +85,7 @@ def report_of_response(
     """The report of an object that was answered."""
     status = response.status
     outcome = outcome_of_status(status)
-    particulars = particulars or {}
+    particulars = particulars or {"attempts": delivery.attempts}
     return InstanceReport(
         path=path,
         outcome=outcome,
@@ -105,7 +105,8 @@ def report_of_failure(
 ) -> InstanceReport:
     """The report of an object that was not answered, for `error`; `delivery` is None if it was never begun."""
     reason = error.reason if isinstance(error, InvalidObject) else str(error)  # the path is there already
-    particulars = particulars or {}
+    if particulars is None:
+        particulars = {} if delivery is None else {"attempts": delivery.attempts}
     retry = Retry.AFTER_CONFIG if isinstance(error, NoPresentationContext | NoAcceptedContexts) else error.retry
     if delivery is None:
         outcome = _outcome_of_error(error, has_begun=False)
