@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import ssl
 import threading
 from collections.abc import Awaitable, Callable, Iterator
@@ -76,6 +77,14 @@ def scripted_peer() -> Iterator[Callable[..., str]]:
             return stack.enter_context(serving(handle, tls))
 
         yield start
+
+
+@pytest.fixture
+def nobody() -> str:
+    """The address of a port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"NOBODY@127.0.0.1:{probe.getsockname()[1]}"
 
 
 class Receiver:

@@ -12,13 +12,15 @@ import time
 from pathlib import Path
 
 import pytest
+import trio
 
 from cli.command_line import CommandLine, start
 from cli.receiving import WITHIN
-from trio_dicom.cli import line_queue
+from trio_dicom.cli import line_queue, transfer_display
 from trio_dicom.cli.arrival_display import ArrivalDisplay
 from trio_dicom.cli.display import print_line
 from trio_dicom.cli.line_queue import LineQueue
+from trio_dicom.sender.outcome import InstanceReport, Outcome
 from trio_dicom.testing import make_instance_file
 
 
@@ -129,3 +131,55 @@ def test_output_that_is_stuck_does_not_keep_it_from_its_work(command_line: Comma
         os.close(reading)
         os.close(writing)
     assert os.listdir(folder) == ["2.25.1000.1.dcm"]
+
+
+def test_room_is_waited_for(reader: Reader) -> None:
+    lines = LineQueue(most=1)
+    lines.put("under way")
+    assert reader.has_begun.wait(WITHIN)
+    for number in range(5):
+        lines.put(f"{number}", always=True)
+    waiting = threading.Thread(target=lines.wait_room, args=(2,))
+    waiting.start()
+    waiting.join(0.1)
+    assert waiting.is_alive()
+    assert (lines.backlog, lines.dropped) == (5, 0)
+    reader.may_read.set()
+    waiting.join(WITHIN)
+    assert not waiting.is_alive()
+    lines.close(WITHIN)
+    assert len(reader.read) == 6
+
+
+async def test_json_lines_wait_for_their_reader(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transfer_display, "MOST_AHEAD", 20)
+    monkeypatch.setattr(transfer_display, "ENOUGH_READ", 10)
+    display = transfer_display.JSONDisplay()
+    report = InstanceReport(path="a.dcm", outcome=Outcome.STORED)
+    display.settled(report)
+    assert reader.has_begun.wait(WITHIN)
+    settled = 1
+    with trio.move_on_after(0.2):
+        while True:
+            display.settled(report)
+            settled += 1
+            await display.wait_room()
+    assert settled == 22  # of which one is being written
+    reader.may_read.set()
+    with trio.fail_after(WITHIN):
+        await display.wait_room()
+    assert display.close() is None
+    assert len(reader.read) == settled
+
+
+@pytest.mark.parametrize(("error", "is_failure"), [(OSError(28, "full"), True), (BrokenPipeError(), False)])
+def test_what_could_not_be_written_is_known(monkeypatch: pytest.MonkeyPatch, error: OSError, is_failure: bool) -> None:
+    monkeypatch.setattr(line_queue, "write_at_once", lambda text, *, to_errors: error)
+    lines = LineQueue()
+    lines.put("to errors", to_errors=True)
+    lines.close(WITHIN)
+    assert lines.failure is None
+    lines = LineQueue()
+    lines.put("a line")
+    lines.close(WITHIN)
+    assert (lines.failure is error) is is_failure

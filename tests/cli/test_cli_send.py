@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -49,14 +48,6 @@ def files(tmp_path: Path) -> list[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(make_instance_file(1000 * number, number=number))
     return paths
-
-
-@pytest.fixture
-def nobody() -> str:
-    """The address of a port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"NOBODY@127.0.0.1:{probe.getsockname()[1]}"
 
 
 # --- inputs and report ------------------------------------------------------------------------------------------------

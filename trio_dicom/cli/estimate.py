@@ -65,15 +65,17 @@ class Estimator:
         samples.append((now, totals.bytes_sent, self._objects))
         while len(samples) > 2 and samples[1][0] <= now - WINDOW:
             samples.popleft()
-        then, sent_then, objects_then = samples[0]
+        then, sent_then, objects_then = samples[0] if len(samples) > 1 else (now - totals.elapsed, 0, 0)
         seconds = max(now - then, 1e-9)
-        rate = max(0.0, (totals.bytes_sent - sent_then) / seconds) if len(samples) > 1 else totals.bytes_per_second
+        rate = max(0.0, (totals.bytes_sent - sent_then) / seconds) if now > then else 0.0
         done = self._size + size_under_way
         objects_total = size_total = seconds_left = None
         if scan is not None and scan.is_complete:
             objects_total, size_total = max(scan.objects, self._objects), scan.size
-            done += round(self._without_size * scan.size / max(scan.objects, 1))  # as if they were of the usual size
-            done = min(done, size_total)
+            left = objects_total - self._objects
+            # What is not accounted for is spread evenly over these and those of which nothing was sent.
+            size_left = max(0, size_total - self._size) * left / max(left + self._without_size, 1)
+            done = round(size_total - max(0.0, size_left - size_under_way))
             seconds_left = (size_total - done) / rate if rate else None
         return Estimate(
             objects=self._objects,
@@ -81,6 +83,6 @@ class Estimator:
             size=done,
             size_total=size_total,
             bytes_per_second=rate,
-            objects_per_second=(self._objects - objects_then) / seconds if len(samples) > 1 else 0.0,
+            objects_per_second=(self._objects - objects_then) / seconds if now > then else 0.0,
             seconds_left=seconds_left,
         )

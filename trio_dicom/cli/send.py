@@ -10,7 +10,7 @@ from typing import BinaryIO
 import attrs
 import trio
 
-from ..errors import LedgerError
+from ..errors import LedgerError, printable
 from ..plain_nursery import open_plain_nursery
 from ..sender.outcome import InstanceReport, Outcome
 from ..sender.reports import Reports, TransferReport
@@ -72,6 +72,7 @@ class Transfer:
         self._display = display
         self._troubles = troubles
         self._has_stream = False
+        self._unread: list[str] = []  # folders that were not looked through to their end
         self._sender: Sender | None = None
         self._verdict = Verdict(sending.accepts_present)
         self._outcomes = dict.fromkeys(Outcome, 0)
@@ -164,6 +165,8 @@ class Transfer:
     def _settle(self, report: InstanceReport) -> None:
         if self._has_stream and report.path == STREAM:
             report = attrs.evolve(report, path=STANDARD_INPUT)
+        if report.outcome is Outcome.NOT_SENT and report.sop_class_uid is None and os.path.isdir(report.path or ""):
+            self._unread.append(report.path or "")
         self._verdict.add(report)
         self._outcomes[report.outcome] += 1
         self._report.write(report)
@@ -174,7 +177,7 @@ class Transfer:
         failure = self._sender.failure if self._sender is not None else None
         explained = None if failure is None else self._connection.explain(failure)
         is_refusal = failure is not None and failure.retry not in PASSING and not isinstance(failure, LedgerError)
-        code: int = self._verdict.exit_code(is_peer_refusal=is_refusal, is_complete=totals.is_exhausted)
+        code: int = self._verdict.exit_code(is_peer_refusal=is_refusal, is_complete=self._is_complete(totals))
         if self._report.failure is not None and code == ExitCode.OK:
             code = ExitCode.NOT_STORED
         if self.signal.number is not None:
@@ -190,10 +193,13 @@ class Transfer:
             say(f"trio-dicom: {failure}")
         if self._scope.cancelled_caught and self.signal.number is None:
             say(f"trio-dicom: the deadline of {self._sending.deadline:g} s has passed")
-        if not totals.is_exhausted:
-            say("trio-dicom: not all of what was named was looked through: there may be more inputs")
-        elif not totals.inputs:
+        for folder in self._unread:
+            say(f"trio-dicom: not looked through to its end: {printable(folder, 400)}")
+        if not totals.inputs:
             say("trio-dicom: nothing to send: there is no file in the folders given")
         if self._report.failure is not None:
             say(f"trio-dicom: the report is incomplete: {self._report.failure}")
-        self._display.summarise(Ending(totals, self._outcomes, failure, code))
+        self._display.summarise(Ending(totals, self._is_complete(totals), self._outcomes, failure, code))
+
+    def _is_complete(self, totals: TransferReport) -> bool:
+        return totals.is_exhausted and not self._unread

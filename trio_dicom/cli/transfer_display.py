@@ -36,6 +36,7 @@ class Ending:
     """How a transfer ended."""
 
     totals: TransferReport
+    is_complete: bool  # all inputs are known
     outcomes: dict[Outcome, int]
     failure: str | None  # why the destination was given up
     code: int  # of the command
@@ -200,7 +201,7 @@ def totals_json(ending: Ending) -> dict[str, object]:
         "counts": {outcome.value: ending.outcomes.get(outcome, 0) for outcome in Outcome},
         "delivered": totals.delivered,
         "earlier": totals.earlier,
-        "is_complete": totals.is_exhausted,
+        "is_complete": ending.is_complete,
         "bytes_sent": totals.bytes_sent,
         "bytes_stored": totals.bytes_stored,
         "attempts": totals.attempts,
