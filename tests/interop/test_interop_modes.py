@@ -83,14 +83,15 @@ async def test_modes_with_the_library(storescp: Start, mode: Mode) -> None:
 @modes
 def test_modes_from_the_command_line(storescp: Start, command_line: CommandLine, mode: Mode) -> None:
     peer = storescp(*mode.options)
-    ended, (line,) = command_line.send(peer.address, LARGE.path, "--timeout", str(mode.timeout))
+    ended, (line,) = command_line.send(peer.address, LARGE.path, "--timeout", str(mode.timeout), "--retries", "0")
     assert (line["outcome"], ended.code) == (mode.outcome, mode.code), ended
     assert line["status"] == (0 if mode.error is None else None)
 
 
 def test_a_peer_that_sleeps_after_an_object_keeps_the_next_in_doubt(storescp: Start, command_line: CommandLine) -> None:
     peer = storescp("--sleep-after", "2")
-    ended, report = command_line.send(peer.address, NATIVE[0].path, NATIVE[1].path, "--timeout", "0.8")
+    options = ("--timeout", "0.8", "--retries", "0")
+    ended, report = command_line.send(peer.address, NATIVE[0].path, NATIVE[1].path, *options)
     assert [line["outcome"] for line in report] == ["stored", "in_doubt"]
     assert "no progress for 0.8 s" in report[1]["reason"]
     assert ended.code == 75
