@@ -23,7 +23,10 @@ autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 
 # Without inventories of other projects only our own names can be looked up, and those must be found.
-nitpick_ignore_regex = [("py:.*", r"(?!trio_dicom\b).*"), ("py:class", r"trio_dicom\.services\.progress\.(Value|Progress.*Channel)")]
+nitpick_ignore_regex = [
+    ("py:.*", r"(?!trio_dicom\b).*"),
+    ("py:class", r"trio_dicom\.services\.progress\.(Value|Progress.*Channel)"),
+]
 
 
 def from_the_facade(app: Any, env: Any, node: Any, contnode: Any) -> Any:
