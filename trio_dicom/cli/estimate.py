@@ -12,6 +12,7 @@ from .scan import Scan
 from .wording import duration, plural, size_of
 
 WINDOW = 10.0  # s over which rates are taken
+USUAL_HEAD = 350  # bytes of a file before its data set
 
 
 @attrs.frozen
@@ -74,7 +75,8 @@ class Estimator:
             objects_total, size_total = max(scan.objects, self._objects), scan.size
             left = objects_total - self._objects
             # What is not accounted for is spread evenly over these and those of which nothing was sent.
-            size_left = max(0, size_total - self._size) * left / max(left + self._without_size, 1)
+            accounted = self._size + USUAL_HEAD * (self._objects - self._without_size)
+            size_left = max(0, size_total - accounted) * left / max(left + self._without_size, 1)
             done = round(size_total - max(0.0, size_left - size_under_way))
             seconds_left = (size_total - done) / rate if rate else None
         return Estimate(
