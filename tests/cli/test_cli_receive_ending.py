@@ -17,7 +17,7 @@ from cli.receiving import Caller, Receiving, ended_with_the_test, first_pdus, re
 from trio_dicom.protocol.pdu import Abort, ReleaseRP, ReleaseRQ
 from trio_dicom.testing import make_instance_file
 
-both = pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+each = pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 
 WHOLE = store_request(4 << 20)
 PART = first_pdus(WHOLE, 3 << 20)
@@ -39,7 +39,7 @@ def file(tmp_path: Path) -> Path:
 # --- signals ----------------------------------------------------------------------------------------------------------
 
 
-@both
+@each
 def test_with_nothing_under_way_it_ends_at_once(folder: Path, number: int, code: int) -> None:
     with receiving(folder) as receiver:
         caller = Caller(receiver)  # who says nothing does not hold it up
@@ -50,7 +50,7 @@ def test_with_nothing_under_way_it_ends_at_once(folder: Path, number: int, code:
     assert (ended.code, ended.out) == (0, "0 objects\n")
 
 
-@both
+@each
 def test_an_object_under_way_may_end(command_line: CommandLine, folder: Path, number: int, code: int) -> None:
     with receiving(folder) as receiver:
         caller = Caller(receiver)
@@ -70,7 +70,7 @@ def test_an_object_under_way_may_end(command_line: CommandLine, folder: Path, nu
     assert receiver.files() == ["2.25.1000.1.dcm"]
 
 
-@both
+@each
 def test_a_second_signal_cuts_it_off(folder: Path, number: int, code: int) -> None:
     with receiving(folder) as receiver:
         caller = Caller(receiver)
@@ -102,7 +102,7 @@ def altered(folder: Path, alteration: str, *options: str) -> Iterator[Receiving]
         yield receiver
 
 
-@both
+@each
 def test_an_object_under_way_has_not_for_ever(folder: Path, number: int, code: int) -> None:
     with altered(folder, "receive.DRAIN = 0.1") as receiver:
         caller = Caller(receiver)

@@ -121,7 +121,5 @@ def test_the_readme_has_the_commands_that_set_everything_up() -> None:
     fences = re.findall(r"^```(\w*)\n(.*?)\n```$", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
     blocks = [text for language, text in fences if not language]
     assert "python3 -m venv .venv && .venv/bin/pip install '.[cli]' && .venv/bin/trio-dicom demo" in blocks
-    assert (
-        "python3 -m venv .venv && .venv/bin/pip install '.[test]' && .venv/bin/python -m pytest -n auto --dist worksteal"
-        in blocks
-    )
+    tests = ".venv/bin/python -m pytest -n auto --dist worksteal"
+    assert f"python3 -m venv .venv && .venv/bin/pip install '.[test]' && {tests}" in blocks

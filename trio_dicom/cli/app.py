@@ -305,7 +305,7 @@ def echo(
     """Verify that PEER answers, with C-ECHO.
 
     Exit codes: 0 it answered; 2 usage; 69 it refused for good; 75 trying
-    again may help; 130 and 143 after SIGINT and SIGTERM.
+    again may help; 129, 130 and 143 after SIGHUP, SIGINT and SIGTERM.
     """
     from .connection import Connection
     from .echo import run_echo
@@ -464,14 +464,16 @@ def receive(
     in_doubt), status, bytes, calling_ae_title, host and comment. A report
     that is there already goes on: lines are only ever added to it.
 
-    SIGINT (Ctrl-C) and SIGTERM end it: the first lets nobody in any more, and
-    objects that are coming in have 5 seconds to end; the second cuts them off.
+    SIGINT (Ctrl-C), SIGTERM and SIGHUP end it: the first lets nobody in any
+    more, and objects that are coming in have 5 seconds to end; the second cuts
+    them off.
 
     Exit codes: 0 stopped, and no object was cut off by that (with --once: the
     association was released, and all of its objects were stored); 1 not so
     with --once, or the report is incomplete; 2 usage, or the folder, the
-    address or the TLS files cannot be used; 75 the port is in use; 130 and
-    143 SIGINT and SIGTERM cut objects off, or came before it listened.
+    address or the TLS files cannot be used; 75 the port is in use; 129, 130
+    and 143 SIGHUP, SIGINT and SIGTERM cut objects off, or came before it
+    listened.
     """
     from .filing import Filing
     from .receive import run_receive
