@@ -39,24 +39,13 @@ class Unread(Exception):
         self.error = error
 
 
-@attrs.define
-class Failures:
-    """Inputs that failed alike: with the same outcome and status, and for one reason, numbers in it apart."""
-
-    outcome: Outcome
-    status: int | None
-    reason: str  # of the first
-    inputs: int = 0
-    names: list[str] = attrs.field(factory=list)  # of the first few
-
-
 @attrs.frozen
 class Summary:
     """All that is said of a ledger as a whole."""
 
     runs: Sequence[Run]
     tallies: Sequence[Tally]
-    failures: Sequence[Failures]
+    failures: FailureGroups
     rates: Sequence[Rate]  # of the last run that stored something
     rated_run: Run | None
     now: float
@@ -126,22 +115,10 @@ def summarise(view: LedgerView) -> Summary:
         runs, tallies = view.runs(), view.tallies()
         rated_run = next((run for run in reversed(runs) if run.stored), None)
         rates = view.rates(rated_run, most=BARS) if rated_run is not None else []
-        failures = group(view.failures())
+        failures = FailureGroups()
+        for failure in view.failures():
+            failures.add(*failure)
     return Summary(runs, tallies, failures, rates, rated_run, time.time())
-
-
-def group(failed: Iterable[tuple[Outcome, int | None, str, str]]) -> list[Failures]:
-    """Outcome, status, reason and name of each, by how they failed; the largest group first."""
-    groups: dict[tuple[Outcome, int | None, str], Failures] = {}
-    for outcome, status, reason, name in failed:
-        kind = (outcome, status, re.sub(r"\d+", "0", reason))
-        found = groups.get(kind)
-        if found is None:
-            found = groups[kind] = Failures(outcome, status, reason)
-        found.inputs += 1
-        if len(found.names) < NAMES_SHOWN:
-            found.names.append(name)
-    return sorted(groups.values(), key=lambda each: -each.inputs)
 
 
 # --- for people
@@ -165,13 +142,13 @@ def _lines(path: str, summary: Summary) -> Iterator[tuple[str, str]]:
     """Each with the style that it has on a terminal."""
     runs = summary.runs
     peer = f" of {printable(runs[-1].peer)}" if runs else ""
-    counts = ", ".join(f"{count} {_spelled(outcome)}" for outcome, count in summary.counts.items())
+    counts = ", ".join(f"{count} {spelled(outcome)}" for outcome, count in summary.counts.items())
     is_well = summary.exit_code is ExitCode.OK
     yield f"ledger {printable(path, 400)}{peer}", ""
-    yield f"{_plural(summary.inputs, 'input')}{': ' if counts else ''}{counts}", "green" if is_well else "bold"
+    yield f"{plural(summary.inputs, 'input')}{': ' if counts else ''}{counts}", "green" if is_well else "bold"
     seconds = summary.seconds
-    amount = f"{_size(summary.bytes_stored)} stored, {_plural(summary.attempts, 'attempt')}"
-    yield f"{amount}; {_duration(seconds)} of sending, {_rate(summary.stored, summary.bytes_stored, seconds)}", ""
+    amount = f"{size_of(summary.bytes_stored)} stored, {plural(summary.attempts, 'attempt')}"
+    yield f"{amount}; {duration(seconds)} of sending, {_rate(summary.stored, summary.bytes_stored, seconds)}", ""
     yield "", ""
     for run in runs:
         yield _run_line(run, summary.now), "cyan" if run.is_running else ""
@@ -193,20 +170,20 @@ def _lines(path: str, summary: Summary) -> Iterator[tuple[str, str]]:
 def _run_line(run: Run, now: float) -> str:
     seconds = run.seconds(now)
     state = "running" if run.is_running else "ended" if run.ended is not None else "cut off"
-    done = f"{_plural(run.inputs, 'input')}, {run.stored} stored, {_size(run.bytes_stored)}"
+    done = f"{plural(run.inputs, 'input')}, {run.stored} stored, {size_of(run.bytes_stored)}"
     rate = _rate(run.stored, run.bytes_stored, seconds)
-    return f"run {run.number}: {_clock(run.started)}, {_duration(seconds)}, {state}: {done}, {rate}"
+    return f"run {run.number}: {_clock(run.started)}, {duration(seconds)}, {state}: {done}, {rate}"
 
 
 def _heading(failures: Failures) -> str:
     status = "" if failures.status is None else f" {failures.status:04X}"
     reason = f" ({printable(failures.reason, 400)})" if failures.reason else ""
-    return f"{_spelled(failures.outcome)}{status}{reason}"
+    return f"{spelled(failures.outcome)}{status}{reason}"
 
 
 def _chart(run: Run, rates: Sequence[Rate]) -> Iterator[tuple[str, str]]:
     length = rates[0].seconds
-    yield f"run {run.number}, {_duration(length)} a column, from {_clock(run.started)}", ""
+    yield f"run {run.number}, {duration(length)} a column, from {_clock(run.started)}", ""
     objects = [rate.objects / length for rate in rates]
     megabytes = [rate.bytes / length / 1e6 for rate in rates]
     yield f"objects/s {_bars(objects)} at most {max(objects):.1f}", ""
@@ -220,29 +197,9 @@ def _bars(values: Sequence[float]) -> str:
     return "".join(levels[round(value / top * (len(levels) - 1))] if value else " " for value in values)
 
 
-def _spelled(outcome: Outcome) -> str:
-    return outcome.value.replace("_", " ")
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}{'s' * (count != 1)}"
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e6:.1f} MB" if count < 1e10 else f"{count / 1e9:.1f} GB"
-
-
 def _rate(objects: int, size: int, seconds: float) -> str:
     seconds = max(seconds, 1e-9)
     return f"{objects / seconds:.1f} objects/s, {size / seconds / 1e6:.1f} MB/s" if objects else "nothing a second"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"
 
 
 def _clock(moment: float) -> str:
@@ -251,7 +208,7 @@ def _clock(moment: float) -> str:
 
 def _line(entry: Entry) -> str:
     report = entry.report
-    return f"{_spelled(report.outcome)}: {printable(report.path or '-', 400)}: {printable(report.reason, 400)}"
+    return f"{spelled(report.outcome)}: {printable(report.path or '-', 400)}: {printable(report.reason, 400)}"
 
 
 # --- for programs

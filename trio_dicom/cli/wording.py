@@ -17,7 +17,9 @@ def plural(count: int, noun: str) -> str:
 
 def size_of(count: int) -> str:
     """Of so many bytes: `12.3 MB`."""
-    return f"{count / 1e6:.1f} MB" if count < 1e10 else f"{count / 1e9:.1f} GB"
+    if 0 < count < 1e6:
+        return f"{count / 1e3:.1f} kB"
+    return f"{count / 1e6:.1f} MB" if count < 1e9 else f"{count / 1e9:.2f} GB"
 
 
 def duration(seconds: float) -> str:
