@@ -22,6 +22,7 @@ from trio_dicom.cli.exit_codes import ExitCode, Verdict, exit_code_of
 from trio_dicom.cli.failures import MOST_GROUPS, NAMES_KEPT, FailureGroups
 from trio_dicom.cli.live import UnderWay
 from trio_dicom.cli.transfer_display import failure_lines, is_news, line_of
+from trio_dicom.cli.wording import duration, size_of
 from trio_dicom.errors import Retry
 from trio_dicom.protocol.status import Status
 from trio_dicom.sender.outcome import InstanceReport, Outcome
@@ -101,10 +102,12 @@ def test_how_it_stands(scripted_peer: Scripted, study: Path, terminal: Terminal)
     frames = terminal.text
     assert b"\x1b[" in terminal.shown
     assert re.search(r"━ \d+ %\r\n", frames)
-    assert re.search(r"[1-9] of 10 objects, 0.\d MB of 0.6 MB, [\d.]+ MB/s, [\d.]+ objects/s, [\d.]+ s left", frames)
+    assert re.search(
+        r"[1-9] of 10 objects, [\d.]+ kB of 60\d.\d kB, [\d.]+ MB/s, [\d.]+ objects/s, [\d.]+ s left", frames
+    )
     assert "1 association\r\n" in frames
     assert "refused C123 (Error: Cannot Understand): 1\r\n" in frames
-    assert re.search(r"2\.25\.1000\.\d: \d+ % of 0\.1 MB", frames)
+    assert re.search(r"2\.25\.1000\.\d: \d+ % of 100\.\d kB", frames)
     # What stays is the end.
     *_, names, summary = frames.rpartition("invalid (not a DICOM file")
     lines = (names + summary).splitlines()
@@ -117,7 +120,7 @@ def test_how_it_stands(scripted_peer: Scripted, study: Path, terminal: Terminal)
     ]
     assert lines[5] == "refused C123 (Error: Cannot Understand): 1"
     assert lines[6].strip().endswith(".dcm")
-    assert lines[7].startswith("10 inputs: 5 stored, 1 refused, 4 invalid; 0.5 MB in ")
+    assert lines[7].startswith("10 inputs: 5 stored, 1 refused, 4 invalid; 500.4 kB in ")
     assert terminal.shown.count(b"\x1b[?25l") == terminal.shown.count(b"\x1b[?25h") == 1  # the cursor
 
 
@@ -242,3 +245,19 @@ def test_exit_codes_of_what_was_cut_off_or_refused() -> None:
     accepting = Verdict(accepts_present=True)
     accepting.add(PRESENT)
     assert accepting.exit_code() is ExitCode.OK
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0.0 MB"), (1, "0.0 kB"), (999_949, "999.9 kB"), (1_000_000, "1.0 MB"), (1_500_000_000, "1.50 GB")],
+)
+def test_sizes(count: int, text: str) -> None:
+    assert size_of(count) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0.0 s"), (59.94, "59.9 s"), (65, "1 min 5 s"), (3599.6, "1 h 0 min"), (7384, "2 h 3 min")],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text

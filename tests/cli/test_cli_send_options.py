@@ -349,9 +349,9 @@ def test_a_dry_run(command_line: CommandLine, nobody: str, study: Path, tmp_path
     ended = command_line("send", nobody, study, "--dry-run")
     assert ended.code == 1
     *kinds, last = ended.out.splitlines()
-    assert kinds[0] == "1.2.3.4 in Explicit VR Little Endian (1.2.840.10008.1.2.1): 1 object, 0.0 MB"
+    assert kinds[0] == "1.2.3.4 in Explicit VR Little Endian (1.2.840.10008.1.2.1): 1 object, 5.1 kB"
     assert kinds[1].startswith("CT Image Storage (1.2.840.10008.5.1.4.1.1.2) in Explicit VR Little Endian (")
-    assert kinds[1].endswith(": 6 objects, 0.0 MB")
+    assert kinds[1].endswith(": 6 objects, 21.5 kB")
     assert kinds[2].startswith("MR Image Storage (1.2.840.10008.5.1.4.1.1.4) in ")
     assert "8 objects" in last
     assert "over at least 1 association with 6 presentation contexts; 1 input invalid; nothing was sent" in last

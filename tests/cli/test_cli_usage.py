@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from cli.command_line import ROOT, CommandLine, finish, start
 from trio_dicom import __version__
+from trio_dicom.testing import make_instance_file
 
 HELPS = [("--help",), ("demo", "--help"), ("echo", "--help"), ("receive", "--help"), ("send", "--help"), ()]
 
@@ -21,6 +23,37 @@ def test_help_needs_neither_trio_nor_pydicom(arguments: tuple[str, ...]) -> None
     imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in ended.stderr.splitlines()}
     assert "cyclopts" in imported
     assert not imported & {"trio", "pydicom", "numpy"}
+
+
+def imported_by(*arguments: str) -> set[str]:
+    command = [sys.executable, "-X", "importtime", "-m", "trio_dicom", *arguments]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    return {line.rpartition("|")[2].strip() for line in ended.stderr.splitlines() if line.startswith("import time:")}
+
+
+DEAR = {"rich", "sqlite3", "pydicom", "numpy", "zipfile", "json", "trio_dicom.conversion.conversion"}
+
+
+@pytest.mark.parametrize(
+    ("options", "needed"),
+    [
+        ((), set()),
+        (("--json",), {"json"}),
+        (("--ledger", "run.db"), {"sqlite3"}),
+        (("--transcode", "native"), {"json", "trio_dicom.conversion.conversion"}),
+        (("--dry-run",), {"pydicom"}),
+    ],
+    ids=" ".join,
+)
+def test_sending_imports_what_it_needs(options: tuple[str, ...], needed: set[str], tmp_path: Path, nobody: str) -> None:
+    path = tmp_path / "a.dcm"
+    path.write_bytes(make_instance_file())
+    modules = imported_by(
+        "send", nobody, str(path), *(str(tmp_path / each) if each == "run.db" else each for each in options)
+    )
+    assert "trio_dicom.cli.app" in modules
+    dear = DEAR - {"numpy", "json", "zipfile"} if "pydicom" in needed else DEAR
+    assert modules & dear == needed
 
 
 def test_version(command_line: CommandLine) -> None:
@@ -51,6 +84,14 @@ def test_version(command_line: CommandLine) -> None:
         (("send", "PACS@host:104", "-z"), "-z is neither an option nor a file"),
         (("send", "PACS@host:104", "-", "-"), "given once"),
         (("send", "PACS@host:104", "x.dcm", "--retries", "-1"), "0 or more"),
+        (("send", "PACS@host:104", "x.dcm", "--retry-delay", "0"), "above 0"),
+        (("send", "PACS@host:104", "x.dcm", "--deadline", "0"), "above 0"),
+        (("send", "PACS@host:104", "x.dcm", "--drain", "-1"), "above 0"),
+        (("send", "PACS@host:104", "x.dcm", "--associations", "0"), "1 or more"),
+        (("send", "PACS@host:104", "x.dcm", "--window", "65536"), "1 to 65535"),
+        (("send", "PACS@host:104", "x.dcm", "--max-rate", "fast"), "k, M or G"),
+        (("send", "PACS@host:104", "x.dcm", "--same-instance", "twice"), "--same-instance"),
+        (("send", "PACS@host:104", "x.dcm", "--transcode", "jpeg"), "--transcode jpeg: transcode is"),
         (("send", "PACS@host:104", "x.dcm", "--max-pdu", "4095"), "4096 to 1048576"),
         (("send", "PACS@host:104", "x.dcm", "--max-pdu", "1048577"), "4096 to 1048576"),
         (

@@ -25,8 +25,9 @@ class Failures:
 
 @attrs.define
 class FailureGroups:
-    """See above."""
+    """See above. Further groups than `most` have no names."""
 
+    most: float = MOST_GROUPS
     others: int = 0  # inputs of further groups than there is room for
     _groups: dict[tuple[Outcome, int | None, str], Failures] = attrs.field(factory=dict)
 
@@ -35,7 +36,7 @@ class FailureGroups:
         kind = (outcome, status, re.sub(r"\d+", "0", reason))
         found = self._groups.get(kind)
         if found is None:
-            if len(self._groups) == MOST_GROUPS:
+            if len(self._groups) >= self.most:
                 self.others += 1
                 return
             found = self._groups[kind] = Failures(outcome, status, reason)

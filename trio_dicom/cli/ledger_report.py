@@ -7,8 +7,8 @@ import datetime
 import io
 import itertools
 import json
+import math
 import os
-import re
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,9 +23,10 @@ from ..sender.outcome import Outcome
 from .connection import usage_error
 from .display import print_line
 from .exit_codes import ExitCode, exit_code_of
+from .failures import FailureGroups, Failures
 from .report import as_json
+from .wording import duration, plural, size_of, spelled
 
-NAMES_SHOWN = 3  # of each group of failures
 GROUPS_SHOWN = 20
 BARS = 60
 BLOCKS, LETTERS = "▁▂▃▄▅▆▇█", "_.-:=+*#"
@@ -45,7 +46,7 @@ class Summary:
 
     runs: Sequence[Run]
     tallies: Sequence[Tally]
-    failures: FailureGroups
+    failures: Sequence[Failures]
     rates: Sequence[Rate]  # of the last run that stored something
     rated_run: Run | None
     now: float
@@ -115,10 +116,10 @@ def summarise(view: LedgerView) -> Summary:
         runs, tallies = view.runs(), view.tallies()
         rated_run = next((run for run in reversed(runs) if run.stored), None)
         rates = view.rates(rated_run, most=BARS) if rated_run is not None else []
-        failures = FailureGroups()
+        failures = FailureGroups(most=math.inf)
         for failure in view.failures():
             failures.add(*failure)
-    return Summary(runs, tallies, failures, rates, rated_run, time.time())
+    return Summary(runs, tallies, failures.largest_first(), rates, rated_run, time.time())
 
 
 # --- for people
