@@ -12,9 +12,11 @@ from types import ModuleType
 
 import pytest
 import trio
+import trio.testing
 
 from interop.peers import pynetdicom_scp
-from trio_dicom import Outcome, RetryPolicy, SenderOptions, send_file
+from trio_dicom import Outcome, RetryPolicy, SenderOptions, Status, send_file
+from trio_dicom.sender.retry import FINAL, rule_of_status
 from trio_dicom.testing import make_instance_file, storage_scp
 
 ROOT = Path(__file__).parents[2]
@@ -83,6 +85,22 @@ async def test_stop_sending(load: Load, folder: Path, how: str) -> None:
     assert total.pending == 0
 
 
+async def test_stop_sending_at_once(load: Load, folder: Path) -> None:
+    async def raise_signals() -> None:
+        await scp.wait_for(2)
+        signal.raise_signal(signal.SIGINT)
+        await trio.testing.wait_all_tasks_blocked(0.05)  # it drains
+        signal.raise_signal(signal.SIGINT)
+
+    async with storage_scp() as scp, trio.open_nursery() as nursery:
+        scp.reply_nothing(times=5, required=False)
+        nursery.start_soon(raise_signals)
+        with trio.fail_after(8):
+            total = await load("stop_sending").main(scp.address, str(folder), 60)
+    came = len(scp.received)
+    assert total.counts == {Outcome.IN_DOUBT: came, Outcome.NOT_SENT: 5 - came}
+
+
 def test_show_totals(load: Load, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pynetdicom_scp() as peer:
         total = trio.run(load("show_totals").main, peer.address, str(folder))
@@ -125,6 +143,13 @@ def first_column(heading: str) -> list[str]:
 
 def test_the_outcomes_are_all_there() -> None:
     assert first_column("Outcome") == [outcome.name for outcome in Outcome]
+
+
+def test_the_statuses_that_have_a_rule_are_all_there() -> None:
+    table = PAGE.partition("What is tried again")[2].partition("any other status")[0]
+    listed = {int(each, 16) for each in re.findall(r"\b0[0-9]{3}\b", table)}
+    rules = {number: rule_of_status(Status(number)) for number in range(1 << 16)}
+    assert {number for number, rule in rules.items() if rule is not FINAL} == listed | set(range(0xA700, 0xA800))
 
 
 def test_each_option_of_the_policy_has_its_default() -> None:
