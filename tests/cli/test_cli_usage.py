@@ -43,7 +43,7 @@ DEAR = {"rich", "sqlite3", "pydicom", "numpy", "zipfile", "json", "trio_dicom.co
         (("--transcode", "native"), {"json", "trio_dicom.conversion.conversion"}),
         (("--dry-run",), {"pydicom"}),
     ],
-    ids=" ".join,
+    ids=lambda value: " ".join(sorted(value)),
 )
 def test_sending_imports_what_it_needs(options: tuple[str, ...], needed: set[str], tmp_path: Path, nobody: str) -> None:
     path = tmp_path / "a.dcm"

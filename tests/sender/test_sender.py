@@ -373,6 +373,7 @@ async def test_drain_gives_up_what_takes_too_long(autojump_clock):
             reports = [report async for report in channel]
     assert trio.current_time() < 20
     assert outcomes(reports) == {Outcome.IN_DOUBT: 1, Outcome.NOT_SENT: 9}
+    assert {each.reason for each in reports if each.outcome is Outcome.IN_DOUBT} == {"interrupted"}
 
 
 async def test_a_deadline_leaves_a_complete_report(autojump_clock):

@@ -142,3 +142,16 @@ async def test_two_senders_with_one_ledger(study, ledger, autojump_clock):
         with pytest.raises(LedgerError, match="another run"):
             async with sender_to(scp, exact(), ledger=ledger):
                 pass
+
+
+async def test_last_lines_that_cannot_be_written_are_told(study, ledger, autojump_clock, monkeypatch):
+    def fail(settled):
+        raise LedgerError(str(ledger), "the disk is full")
+
+    async with storage_scp() as scp:
+        async with sender_to(scp, ledger=ledger) as sender:
+            await send_all(sender, study)
+            await sender._dispatcher.ledger.flush()
+            assert sender.failure is None
+            monkeypatch.setattr(sender._dispatcher.ledger._file, "finish", fail)
+        assert isinstance(sender.failure, LedgerError)

@@ -238,7 +238,8 @@ class Dispatcher:
         elif error is not None:
             self._failed(work, error)
         else:
-            self.register.give_up(work, self.stopped_by or stopped("interrupted"))
+            has_begun = work.delivery is not None and work.delivery.has_begun
+            self.register.give_up(work, (not has_begun and self.stopped_by) or stopped("interrupted"))
         return response is not None
 
     def _out_of_hand(self, work: Work, started: float) -> None:

@@ -160,7 +160,8 @@ class Sender:
     @property
     def failure(self) -> TrioDicomError | None:
         """Why the destination was given up, after which nothing more is sent; None as long as it was not."""
-        return self._dispatcher.failure
+        ledger = self._dispatcher.ledger  # the last lines of which are written when the block is left
+        return self._dispatcher.failure or (ledger.failure if ledger is not None else None)
 
     @asynccontextmanager
     async def send_many(self, items: InputsArgument, *, skip: Skip | None = None) -> AsyncIterator[Reports]:
