@@ -43,7 +43,7 @@ class Assignment:
 
     def takes(self, work: Work) -> bool:
         """Whether `work` is for its lane."""
-        return self.is_for_suspects if work.is_suspect else not self.is_for_suspects and work.kind in self.kinds
+        return work.is_suspect is self.is_for_suspects and work.kind in self.kinds
 
 
 class Agenda:
@@ -99,10 +99,7 @@ class Agenda:
     def take(self, assignment: Assignment) -> Work | None:
         """The next work for a lane; None if there is none of its kinds."""
         if assignment.is_for_suspects:
-            if not self._suspects:
-                return None
-            self._took()
-            return heapq.heappop(self._suspects)[1]
+            return self._take_suspect(assignment)
         first: _Heap | None = None
         kinds = assignment.kinds
         for kind, heap in self._ready.items():
@@ -115,6 +112,15 @@ class Agenda:
             del self._ready[work.kind], self._arrivals[work.kind]
         self._took()
         return work
+
+    def _take_suspect(self, assignment: Assignment) -> Work | None:
+        entry = min((each for each in self._suspects if each[1].kind in assignment.kinds), default=None)
+        if entry is None:
+            return None
+        self._suspects.remove(entry)
+        heapq.heapify(self._suspects)
+        self._took()
+        return entry[1]
 
     def _took(self) -> None:
         self.size -= 1
@@ -197,6 +203,8 @@ class Agenda:
         """Wait until more input is wanted."""
         while not self.wants_more:
             await self._room.park()
+            if self.wants_more:
+                self._room.unpark()  # there may be room for the next one, too
 
     async def wait_news(self, assignment: Assignment | None = None) -> None:
         """Wait until something has changed for the lane of `assignment`, or for one that has none."""

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+SETTLING = 3.0  # s in which what was being sent comes to its end, when its job is cancelled
 MOST_OPEN_AHEAD = 128  # sources; what waits behind these is opened again when its turn comes
 
 
@@ -83,6 +84,7 @@ class Dispatcher:
         self.register = Register(self.tally, self.budget, ledger, self.enqueue)
         self.jobs: dict[Job, None] = {}
         self.stopped_by: TrioDicomError | None = None  # why nothing further is begun
+        self.is_drained = False
         self.is_closing = False  # nothing further will come
         self._refused_kinds: dict[Kind, NoAcceptedContexts] = {}
         self._store = attrs.evolve(options.store, max_retries=0)
@@ -148,6 +150,8 @@ class Dispatcher:
         if error is not None:
             self.register.give_up(work, error)
         elif self.options.same_instance is SameInstance.SEND or not self.register.follows(work):
+            if not self.agenda.size and not self._in_hand:
+                self.throttle.rested()
             if self.agenda.size >= MOST_OPEN_AHEAD and work.item.can_reopen and not work.held:
                 work.discard_source()
             self.agenda.add(work, trio.current_time())
@@ -316,6 +320,9 @@ class Dispatcher:
 
     async def drain(self, timeout: float) -> None:
         """Begin nothing further; wait until what is in hand has come to its end, at most for `timeout` seconds."""
+        if not timeout >= 0:
+            raise ValueError(f"timeout must be a number of seconds, 0 or more, not {timeout!r}")
+        self.is_drained = True
         self._give_up_waiting(stopped("the sender was drained before its turn came"))
         for job in list(self.jobs):
             job.stop_feeding()
@@ -325,6 +332,9 @@ class Dispatcher:
             if work.scope is not None:
                 work.scope.cancel()
         await self._wait_quiet()
+        with trio.move_on_after(SETTLING):
+            for job in list(self.jobs):
+                await job.done.wait()
 
     async def _wait_quiet(self) -> None:
         while self._in_hand:
@@ -334,6 +344,7 @@ class Dispatcher:
         """`job` is over: what is left of it comes to its end now, what is being sent within a moment."""
         self.jobs.pop(job, None)
         job.is_withdrawn = True
+        job.stop_feeding()
         self.agenda.withdraw(job)
         for work in job.unsettled:
             if work.scope is not None:

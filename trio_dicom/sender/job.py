@@ -51,14 +51,11 @@ class Job:
         async with self._inputs:
             with self._taking:
                 most = READ_AT_ONCE if dispatcher.conversion is None else CONVERTED_AT_ONCE
-                while True:
+                while not self._inputs.is_exhausted:
                     await self.reports.wait_room()
                     await dispatcher.agenda.wait_room()
-                    items = await self._inputs.take(most)
-                    if not items:
-                        self.is_exhausted = True
-                        break
-                    await self._prepare([self._add(item) for item in items])
+                    await self._prepare([self._add(item) for item in await self._inputs.take(most)])
+                self.is_exhausted = True
         if self.is_exhausted:
             self._finish_feeding()
         else:  # drained
@@ -74,6 +71,8 @@ class Job:
             self._add(item)
         self.is_exhausted = self._inputs.is_exhausted
         for work in [work for work in self.unsettled if work.scope is None]:
+            if work not in self.unsettled:  # it ended as another one did, just now
+                continue
             self._dispatcher.register.give_up(work, error)
         self._finish_feeding()
 
@@ -130,7 +129,10 @@ class Job:
             self._opened(work, error)
 
     def _opened(self, work: Work, source: Source | InvalidObject) -> None:
-        if isinstance(source, InvalidObject):
+        if work not in self.unsettled:  # it was given up meanwhile
+            if isinstance(source, Source):
+                source.discard()
+        elif isinstance(source, InvalidObject):
             self._dispatcher.register.give_up(work, source)
         else:
             self._dispatcher.describe(work, source)

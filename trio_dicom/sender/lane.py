@@ -57,6 +57,7 @@ class Run:
         self._is_over = False  # it takes no further works
         self._is_unfilled = True  # it has taken none yet
         self._in_hand = 0
+        self._has_begun = False  # some of a work has gone out
         self._answered = 0
         self._idle_since = 0.0
         self._stock: collections.deque[Work] = collections.deque()  # the ledger was told of them
@@ -81,11 +82,11 @@ class Run:
                     connect=destination.connect,
                 ) as association:
                     self._fleet.opened(association, self._opening)
-                    is_excused = self._assignment.is_for_suspects  # they may end it
                     try:
                         await self._send_over(association)
                     finally:
                         self._fleet.left(association)
+                        is_excused = self._assignment.is_for_suspects and self._has_begun  # they may have ended it
                     failure = association.failure
         except NoAcceptedContexts as error:
             dispatcher.refuse_kinds(self._assignment.kinds, error)
@@ -93,8 +94,6 @@ class Run:
             failure = error
         finally:
             self._finish()
-            while self._stock:
-                dispatcher.give_back(self._stock.popleft())
             self._agenda.resign(self._assignment)
         if failure is not None:
             dispatcher.association_failed(failure, started, has_done_good=is_excused or self._answered > 0)
@@ -114,10 +113,12 @@ class Run:
         """One object after another."""
         while (work := await self._next(association)) is not None:
             self._in_hand += 1
+            attempts = work.history.attempts
             try:
                 self._answered += await self._dispatcher.deliver(work, association)
             finally:
                 self._in_hand -= 1
+                self._has_begun |= work.history.attempts > attempts
                 if not self._in_hand:
                     self._idle_since = trio.current_time()
 
@@ -136,6 +137,9 @@ class Run:
                 return work
             elif self._is_wanted_elsewhere():
                 self._finish()
+            elif self._is_unfilled:  # others were faster: another lane may be wanted
+                self._fill()
+                self._agenda.wake()
             elif not self._stock:
                 await self._agenda.wait_news(self._assignment)
         return None
@@ -160,7 +164,7 @@ class Run:
                     works.append(work)
                 is_noted = bool(works) and await self._dispatcher.note_begun(works)
             finally:
-                if is_noted:
+                if is_noted and not self._is_over:
                     self._stock.extend(works)
                 else:
                     for work in works:
@@ -171,6 +175,8 @@ class Run:
         if not self._is_over:
             self._is_over = True
             self._fill()
+            while self._stock:
+                self._dispatcher.give_back(self._stock.popleft())
             self._fleet.ends(self._opening)
 
     def _fill(self) -> None:
@@ -190,8 +196,10 @@ class Run:
         linger = self._dispatcher.options.linger
         with scope:
             while not self._is_over:
-                since = trio.current_time() if self._in_hand else self._idle_since
-                with trio.move_on_at(since + min(linger, PATIENCE)) as waiting:
+                until = trio.current_time() + PATIENCE
+                if not self._in_hand:
+                    until = min(until, self._idle_since + linger)
+                with trio.move_on_at(until) as waiting:
                     await association.wait_closed()
                 is_idle = not self._in_hand and trio.current_time() >= self._idle_since + linger
                 if not waiting.cancelled_caught or is_idle or self._is_wanted_elsewhere():

@@ -75,9 +75,11 @@ class Register:
     def _settle_followers(self, work: Work, report: InstanceReport) -> None:
         """They end as `work` does, unless its job was withdrawn before it was sent: then the next of them is sent."""
         followers = [each for each in work.followers if each in each.job.unsettled]
-        if followers and work.job.is_withdrawn and not report.is_delivered:
-            self._first_of[work.sop_instance_uid] = first = followers[0]
-            first.followers = followers[1:]
+        wanted = [each for each in followers if not each.job.is_withdrawn]
+        if wanted and work.job.is_withdrawn and not report.is_delivered:
+            # Those of the job that was withdrawn come to their end with it.
+            self._first_of[work.sop_instance_uid] = first = wanted[0]
+            first.followers = wanted[1:]
             self._resume(first)
             return
         self._first_of[work.sop_instance_uid] = report

@@ -17,7 +17,7 @@ from ..peer import Peer
 from ..plain_nursery import open_plain_nursery
 from ..services.storage_scu import ProgressChannel
 from ..settings import AssociationSettings
-from .dispatcher import Destination, Dispatcher
+from .dispatcher import SETTLING, Destination, Dispatcher
 from .job import Job
 from .lane import Lane
 from .options import SenderOptions
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from ..inputs.expansion import Skip
     from ..inputs.inputs import InputsArgument
 
-SETTLING = 3.0  # s in which what was being sent comes to its end, when its job is cancelled
 TOTALS_EVERY = 0.1  # s
 
 TotalsChannel = trio.abc.SendChannel[TransferReport]
@@ -83,6 +82,9 @@ async def open_sender(
     """
     if isinstance(associations, bool) or not isinstance(associations, int) or associations < 1:
         raise ValueError(f"associations must be a whole number, 1 or more, not {associations!r}")
+    for channel in (progress, totals):
+        if channel is not None and not callable(getattr(channel, "send_nowait", None)):
+            raise TypeError(f"a progress channel needs send_nowait, which {type(channel).__name__} does not have")
     settings = settings or AssociationSettings()
     if window is not None:
         settings = _with_window(settings, window)
@@ -184,6 +186,8 @@ class Sender:
             raise LocalProtocolError("the sender's block is over")
         job = Job(dispatcher, items, skip)
         dispatcher.jobs[job] = None
+        if dispatcher.is_drained:
+            job.stop_feeding()  # before it begins: what is known of its inputs comes to its end
         try:
             async with open_plain_nursery() as nursery:
                 nursery.start_soon(job.feed)

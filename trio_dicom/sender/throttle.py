@@ -52,6 +52,10 @@ class Throttle:
                 self._credit = 0
                 self.lanes += 1
 
+    def rested(self) -> None:
+        """There was nothing to send for a while: that the last answers spoke of trouble is forgotten."""
+        self._trouble_since = math.inf
+
     def congested(self, now: float, error: TrioDicomError) -> None:
         """It said of an object that it is out of resources."""
         self._congested += 1
