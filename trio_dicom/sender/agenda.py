@@ -94,7 +94,10 @@ class Agenda:
             if assignment.news and assignment.takes(work):
                 assignment.news.unpark()
                 return
-        self._news.unpark()
+        if self._news or self._served[work.kind]:
+            self._news.unpark()
+        else:  # all lanes have associations, and none for this: one that has nothing to do may take it on
+            self.wake()
 
     def take(self, assignment: Assignment) -> Work | None:
         """The next work for a lane; None if there is none of its kinds."""
