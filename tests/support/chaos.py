@@ -1,12 +1,19 @@
-"""A destination where everything goes wrong that can, by the dice of a seed, and what a sender must say of it."""
+"""A destination where everything goes wrong that can, by the dice of a seed or by a script, and a sender that must tell.
+
+What the sender tells is compared with what the destination has, and, by the `Witness`, with what went over the wire.
+"""
 
 from __future__ import annotations
 
 import collections
 import io
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, Protocol
 
+import attrs
 import trio
 import trio.testing
 
@@ -15,50 +22,128 @@ from trio_dicom.protocol.pdu import PDV, AssociateRJ, AssociateRQ, PDataTF, Rele
 from trio_dicom.sender.options import SenderOptions
 from trio_dicom.sender.outcome import InstanceReport, Outcome
 from trio_dicom.sender.reports import TransferReport
+from trio_dicom.sender.retry import RetryPolicy
 from trio_dicom.sender.sender import open_sender
 from trio_dicom.services.storage_scu import CStoreOptions
-from trio_dicom.sources.part10 import parse_head
 from trio_dicom.testing import Direction, FaultyStream, Reset, ScriptedPeer, Stall, acceptance, make_instance_file
+from trio_dicom.testing.plain_nursery import open_plain_nursery
 
-from .sending import send_all
+from .witness import Witness, data_set_of, uid_of
 
-# What becomes of one C-STORE request, and how often, in a thousand.
-FATES = {
-    "stored": 850,
-    "warning": 20,
-    "late": 20,  # by up to 35 s; the sender waits for 30
-    "out of resources": 25,
-    "processing failure": 5,
-    "refused": 10,
-    "already present": 10,
-    "aborted before it is read": 5,
-    "aborted in the middle": 5,
-    "aborted when it is whole": 10,
-    "protocol error": 2,
-    "success before it is whole": 2,
-    "another message ID": 2,
-    "another instance": 2,
-    "answered twice": 2,
-    "answered again with the next": 2,
-    "no answer": 5,
-    "connection closed": 5,
+# What becomes of one C-STORE request, and how often, in ten thousand.
+UNRELIABLE = {
+    "stored": 8500,
+    "warning": 200,
+    "late": 200,  # by up to 35 s; the sender waits for 30
+    "out of resources": 250,
+    "processing failure": 50,
+    "refused": 100,
+    "refused before it is whole": 20,
+    "already present": 100,
+    "aborted before it is read": 50,
+    "aborted in the middle": 50,
+    "stalled in the middle": 30,  # for up to 35 s
+    "stalled for ever": 5,
+    "aborted when it is whole": 100,
+    "release asked for": 20,
+    "no answer": 50,
+    "connection closed": 50,
 }
-LIES = (
-    "protocol error",
-    "success before it is whole",
-    "another message ID",
-    "another instance",
-    "answered twice",
-    "answered again with the next",
-)
+# A peer that does so twice running is given up.
+LYING = {
+    "protocol error": 20,
+    "success before it is whole": 20,
+    "success before it is aborted": 20,
+    "another message ID": 20,
+    "another instance": 20,
+    "another context": 20,
+    "pending": 20,
+    "answered twice": 20,
+    "answered again with the next": 20,
+}
+FATES = UNRELIABLE | LYING
 STATUSES = {
     "warning": 0xB000,
     "out of resources": 0xA700,
     "processing failure": 0x0110,
     "refused": 0xC000,
+    "refused before it is whole": 0xC000,
     "already present": 0x0111,
+    "pending": 0xFF00,
 }
+# What becomes of one connection, and how often, in a hundred.
+CONNECTIONS = {"fine": 70, "refused": 3, "rejected": 5, "reset": 15, "stalled": 5, "silent": 2}
+RELEASES = {"answered": 80, "closed": 15, "not answered": 5}
 TIMEOUT = 30.0  # s
+
+
+class Chance(Protocol):
+    """Where the destination's whims come from."""
+
+    def fate(self) -> str: ...  # of FATES
+    def connection(self) -> str: ...  # of CONNECTIONS
+    def release(self) -> str: ...  # of RELEASES
+    def byte(self, total: int) -> int: ...
+    def seconds(self, most: float) -> float: ...
+    def direction(self) -> Direction: ...
+
+
+class Dice:
+    """A seed, a course of events. With even seeds the destination is unreliable, and does not lie."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = Random(seed)
+        self._fates = FATES if seed % 2 else UNRELIABLE
+
+    def _one_of(self, weights: dict[str, int]) -> str:
+        return self._random.choices(list(weights), list(weights.values()))[0]
+
+    def fate(self) -> str:
+        return self._one_of(self._fates)
+
+    def connection(self) -> str:
+        return self._one_of(CONNECTIONS)
+
+    def release(self) -> str:
+        return self._one_of(RELEASES)
+
+    def byte(self, total: int) -> int:
+        return self._random.randrange(self._random.choice([400, 4_000, max(400, total)]))
+
+    def seconds(self, most: float) -> float:
+        return self._random.uniform(0, most)
+
+    def direction(self) -> Direction:
+        return self._random.choice(list(Direction))
+
+
+@attrs.define
+class Script:
+    """One thing after another, then nothing goes wrong any more."""
+
+    fates: list[str] = attrs.field(factory=list)
+    connections: list[str] = attrs.field(factory=list)
+    releases: list[str] = attrs.field(factory=list)
+    bytes: list[int] = attrs.field(factory=list)
+    delays: list[float] = attrs.field(factory=list)
+
+    def fate(self) -> str:
+        return self.fates.pop(0) if self.fates else "stored"
+
+    def connection(self) -> str:
+        return self.connections.pop(0) if self.connections else "fine"
+
+    def release(self) -> str:
+        return self.releases.pop(0) if self.releases else "answered"
+
+    def byte(self, total: int) -> int:
+        return self.bytes.pop(0) if self.bytes else total // 2
+
+    def seconds(self, most: float) -> float:
+        return min(self.delays.pop(0), most) if self.delays else most / 2
+
+    def direction(self) -> Direction:
+        return list(Direction)[self.byte(0) % 2]
 
 
 class _CutOff(Exception):
@@ -82,11 +167,12 @@ class _Peer(ScriptedPeer):
             await super().send(*what)
 
     async def next_pdv(self) -> PDV:
-        if not self.pdvs:
+        while not self.pdvs:
             pdu = await self.receive_pdu()
+            self.received.clear()
             if isinstance(pdu, ReleaseRQ):
                 raise _Released
-            if not isinstance(pdu, PDataTF):  # the sender has aborted, or closed
+            if isinstance(pdu, ReleaseRP) or not isinstance(pdu, PDataTF):  # the sender has aborted, or closed
                 raise _CutOff
             self.pdvs += pdu.pdvs
         return self.pdvs.pop(0)
@@ -102,44 +188,62 @@ class _Peer(ScriptedPeer):
 
 
 class ChaoticDestination:
-    """See above. `whole` counts, by SOP Instance UID, how often an object came whole; `acknowledged` the successes and
-    warnings that were handed to the stream for it, when it had come whole."""
+    """See above. By SOP Instance UID: `whole` counts how often an object came whole, `kept` how often it was not refused
+    then, and `acknowledged` the successes and warnings that were given to the stream for what had come whole. `early` are
+    those of which the destination said so before it knew.
 
-    def __init__(self, seed: int, files: dict[str, bytes], nursery: trio.Nursery, *, window: int) -> None:
-        self.whole: collections.Counter[str] = collections.Counter()
-        self.acknowledged: collections.Counter[str] = collections.Counter()
-        self.fates: collections.Counter[str] = collections.Counter()
-        self._dice = Random(seed)
-        # A peer that breaks the protocol twice running is given up: with even seeds it is only unreliable.
-        self._fates = FATES if seed % 2 else {fate: often for fate, often in FATES.items() if fate not in LIES}
+    With `backpressure` a sender waits until what it sends is read; else the connections take all. It has what it had in
+    the `past`.
+    """
+
+    def __init__(
+        self,
+        chance: Chance,
+        files: dict[str, bytes],
+        nursery: trio.Nursery,
+        *,
+        window: int,
+        backpressure: bool,
+        past: ChaoticDestination | None = None,
+    ) -> None:
+        self.whole = collections.Counter[str](past.whole if past else ())
+        self.kept = collections.Counter[str](past.kept if past else ())
+        self.acknowledged = collections.Counter[str](past.acknowledged if past else ())
+        self.early = set[str](past.early if past else ())
+        self.met: collections.Counter[str] = collections.Counter()  # fates of all kinds
+        self._chance = chance
         self._files = files
         self._nursery = nursery
         self._window = window
+        self._backpressure = backpressure
         self._total = sum(map(len, files.values()))
 
     async def connect(self) -> trio.abc.Stream:
         await trio.lowlevel.checkpoint()
-        dice = self._dice
-        if dice.random() < 0.03:
+        chance = self._chance
+        fate = chance.connection()
+        self.met[fate] += 1
+        if fate == "refused":
             raise ConnectionRefusedError(111, "Connection refused")
-        ours, theirs = trio.testing.memory_stream_pair()
+        pair = trio.testing.lockstep_stream_pair if self._backpressure else trio.testing.memory_stream_pair
+        ours, theirs = pair()
         stream: trio.abc.Stream = theirs
-        fault, where = (
-            dice.random(),
-            {"at_byte": dice.randrange(self._total), "direction": dice.choice(list(Direction))},
-        )
-        if fault < 0.15:
-            stream = FaultyStream(theirs, Reset(**where))
-        elif fault < 0.2:
-            stream = FaultyStream(theirs, Stall(**where))
-        self._nursery.start_soon(self._serve, _Peer(stream))
+        if fate == "reset":
+            stream = FaultyStream(theirs, Reset(chance.byte(self._total), direction=chance.direction()))
+        elif fate == "stalled":
+            fault = Stall(chance.byte(self._total), chance.seconds(2 * TIMEOUT), direction=chance.direction())
+            stream = FaultyStream(theirs, fault)
+        self._nursery.start_soon(self._serve, _Peer(stream), fate)
         return ours
 
-    async def _serve(self, peer: _Peer) -> None:
+    async def _serve(self, peer: _Peer, fate: str) -> None:
         try:
-            if self._dice.random() < 0.05:
-                await self._reject(peer)
-            elif isinstance(request := await peer.receive_pdu(), AssociateRQ):
+            request = await peer.receive_pdu()
+            if fate == "silent":
+                await peer.hold()
+            elif fate == "rejected":
+                await peer.send(AssociateRJ(2, 3, 1))
+            elif isinstance(request, AssociateRQ):
                 await peer.send(acceptance(request, window=(self._window, 1)))
                 await self._store(peer)
         except* (trio.BrokenResourceError, trio.ClosedResourceError, _CutOff):
@@ -148,35 +252,24 @@ class ChaoticDestination:
             with trio.move_on_after(1, shield=True):
                 await peer.close()
 
-    async def _reject(self, peer: _Peer) -> None:
-        if isinstance(await peer.receive_pdu(), AssociateRQ):
-            await peer.send(AssociateRJ(2, 3, self._dice.choice([1, 2])))
-
     async def _store(self, peer: _Peer) -> None:
         left_over: list[tuple[int, CStoreRQ]] = []  # answers that are given once more, too late
         async with trio.open_nursery() as nursery:
             while True:
-                fate = self._dice.choices(list(self._fates), list(self._fates.values()))[0]
                 context_id, command = await self._next_request(peer)
                 if command is None:
                     break
+                fate = self._chance.fate()
+                self.met[fate] += 1
                 request = decode_command(command)
                 assert isinstance(request, CStoreRQ)
-                self.fates[fate] += 1
-                if fate == "aborted before it is read":
-                    await peer.abort()
-                    break
-                if fate == "success before it is whole":
-                    await peer.answer(context_id, request)
-                if fate == "aborted in the middle":
-                    await peer.next_pdv()
-                    await peer.abort()
+                if not await self._begin(peer, fate, context_id, request):
                     break
                 data_set = (await peer.next_part())[1]
                 uid = request.affected_sop_instance_uid
-                assert len(data_set) > 100
-                assert self._files[uid].endswith(data_set), "other bytes than the file's"
+                assert data_set == data_set_of(self._files[uid]), "other bytes than the file's"
                 self.whole[uid] += 1
+                self.kept[uid] += STATUSES.get(fate, 0) not in (0xA700, 0x0110, 0xC000)
                 for late in left_over:
                     await peer.answer(*late)
                 left_over.clear()
@@ -185,16 +278,41 @@ class ChaoticDestination:
                 nursery.start_soon(self._answer, peer, nursery, fate, context_id, request)
             nursery.cancel_scope.cancel()
 
+    async def _begin(self, peer: _Peer, fate: str, context_id: int, request: CStoreRQ) -> bool:
+        """What happens while the data set is on its way. False if no more is to be read."""
+        if fate.startswith("success before"):
+            self.early.add(request.affected_sop_instance_uid)
+            await peer.answer(context_id, request)
+        elif fate == "refused before it is whole":
+            await peer.answer(context_id, request, 0xC000)
+        elif fate == "release asked for":
+            await peer.send(ReleaseRQ())
+        elif fate.startswith("stalled"):
+            await peer.next_pdv()
+            await trio.sleep(math.inf if fate == "stalled for ever" else self._chance.seconds(35))
+            return False
+        if fate in ("aborted before it is read", "aborted in the middle", "success before it is aborted"):
+            if fate == "aborted in the middle":
+                await peer.next_pdv()
+            await peer.abort()
+            return False
+        return True
+
     async def _next_request(self, peer: _Peer) -> tuple[int, bytes | None]:
-        """None when the sender has asked for release; which is answered, or the connection is closed instead."""
+        """None when the sender has asked for release; which is answered, or not."""
         try:
             return await peer.next_part()
         except _Released:
-            if self._dice.random() < 0.8:
+            fate = self._chance.release()
+            self.met[f"release {fate}"] += 1
+            if fate == "answered":
                 await peer.send(ReleaseRP())
+            if fate == "not answered":
+                await peer.hold()
             return 0, None
 
     async def _answer(self, peer: _Peer, nursery: trio.Nursery, fate: str, context_id: int, request: Any) -> None:
+        changes: dict[str, Any] = {}
         if fate in ("aborted when it is whole", "protocol error"):
             await peer.abort(*((2, 2) if fate == "protocol error" else (0, 0)))
             nursery.cancel_scope.cancel()
@@ -202,63 +320,108 @@ class ChaoticDestination:
             await peer.close()
             nursery.cancel_scope.cancel()
         elif fate == "late":
-            await trio.sleep(self._dice.uniform(0, 35))
+            await trio.sleep(self._chance.seconds(35))
         elif fate == "another message ID":
-            await peer.answer(context_id, request, message_id_being_responded_to=request.message_id % 65_535 + 7)
+            changes = {"message_id_being_responded_to": request.message_id % 65_535 + 7}
         elif fate == "another instance":
-            await peer.answer(context_id, request, affected_sop_instance_uid="1.2.3")
-        if fate != "no answer":
+            changes = {"affected_sop_instance_uid": "1.2.3"}
+        elif fate == "another context":
+            context_id = context_id + 2 if context_id == 1 else 1
+        if fate not in ("no answer", "refused before it is whole"):
             status = STATUSES.get(fate, 0)
-            if status in (0, 0xB000):
+            if status in (0, 0xB000) and not changes:
+                # Once it has it, the stream says so whatever becomes of this task.
                 self.acknowledged[request.affected_sop_instance_uid] += 1
             for _ in range(1 + (fate == "answered twice")):
-                await peer.answer(context_id, request, status)
+                await peer.answer(context_id, request, status, **changes)
 
-    def check(self, reports: list[InstanceReport], report: TransferReport) -> None:
-        """What must be true, whatever went wrong."""
-        assert len(reports) == report.inputs == sum(report.counts.values()) == len(self._files)
-        assert report.pending == report.open_associations == 0
-        assert report.counts == collections.Counter(each.outcome for each in reports)
-        uids = list(self._files)  # in the order of the inputs
-        ends = {uids[each.number]: each for each in reports}
-        assert len(ends) == len(reports)
-        for uid, end in ends.items():
-            assert end.sop_instance_uid in (uid, None)
-            if end.outcome.is_stored:
-                assert self.acknowledged[uid], f"stored, it says, and nobody said so: {end}"
-                assert self.whole[uid], f"stored, it says, and it never came whole: {end}"
-            elif end.outcome is Outcome.NOT_SENT:
-                assert not self.whole[uid], f"not sent, it says, and it came whole: {end}"
-            elif end.outcome is Outcome.REFUSED:
-                assert end.status is not None, f"refused by nobody: {end}"
-                assert not self.acknowledged[uid], f"refused, it says, and it may be stored: {end}"
-            else:
-                assert end.outcome in (Outcome.IN_DOUBT, Outcome.ALREADY_PRESENT), end
+    def check(self, reports: Sequence[InstanceReport], uids: Sequence[str]) -> None:
+        """What the destination has, and nothing else, is stored, already present or in doubt."""
+        self.check_outcomes((uids[report.number], report.outcome) for report in reports)
+
+    def check_outcomes(self, outcomes: Iterable[tuple[str, Outcome]]) -> None:
+        """The same, of outcomes by SOP Instance UID."""
+        for uid, outcome in outcomes:
+            if outcome.is_stored and uid not in self.early:
+                assert self.acknowledged[uid], f"stored, it says, and nobody said so: {uid}"
+                assert self.whole[uid], f"stored, it says, and it never came whole: {uid}"
+            if self.kept[uid]:
+                is_told = outcome.is_stored or outcome in (Outcome.ALREADY_PRESENT, Outcome.IN_DOUBT)
+                assert is_told, f"it is there: {uid}, {outcome}"
+
+
+@attrs.frozen
+class Course:
+    """What came of a run."""
+
+    destination: ChaoticDestination
+    witness: Witness
+    report: TransferReport
+    reports: list[InstanceReport] = attrs.field(repr=False)
 
 
 async def send_through_chaos(
-    seed: int, count: int, *, associations: int, window: int, size: int = 400
-) -> tuple[ChaoticDestination, TransferReport]:
-    """Send `count` objects to a destination of that seed, check what became of them, and tell."""
+    chance: Chance,
+    count: int,
+    *,
+    associations: int,
+    window: int,
+    size: int = 400,
+    backpressure: bool = False,
+    cut_at: float = math.inf,
+    seed: int = 0,
+    folder: Path | None = None,
+    past: Course | None = None,
+) -> Course:
+    """Send `count` objects to a destination of that chance, check what became of them, and tell.
+
+    All is cancelled at `cut_at` (s). With `folder`, they lie there, and there is a ledger;
+    `past` was the run with it before.
+    """
     made = [make_instance_file(size, number=number) for number in range(1, count + 1)]
-    files = {_uid(file): file for file in made}
-    options = SenderOptions(random=Random(seed), store=CStoreOptions(timeout=TIMEOUT), linger=2.0)
-    async with trio.open_nursery() as nursery:
-        destination = ChaoticDestination(seed, files, nursery, window=window)
-        async with open_sender(
-            "CHAOS@memory:104",
-            connect=destination.connect,
-            associations=associations,
-            window=window,
-            options=options,
-        ) as sender:
-            reports = await send_all(sender, (io.BytesIO(file) for file in made))
+    uids = [uid_of(file) for file in made]
+    files = dict(zip(uids, made, strict=True))
+    witness = Witness(files, past and past.witness)
+    policy = RetryPolicy(patience=3600.0, first_contact=50)
+    options = SenderOptions(random=Random(seed), store=CStoreOptions(timeout=TIMEOUT), linger=2.0, retry=policy)
+    items = [io.BytesIO(file) for file in made] if folder is None else _written(folder, made)
+    reports: list[InstanceReport] = []
+    is_finished = False
+    async with open_plain_nursery() as nursery:
+        destination = ChaoticDestination(
+            chance, files, nursery, window=window, backpressure=backpressure, past=past and past.destination
+        )
+        with trio.move_on_at(cut_at):
+            async with (
+                open_sender(
+                    "CHAOS@memory:104",
+                    connect=witness.watching(destination.connect),
+                    associations=associations,
+                    window=window,
+                    ledger=None if folder is None else folder / "run.db",
+                    options=options,
+                ) as sender,
+                sender.send_many(items) as channel,
+            ):
+                async for report in channel:
+                    reports.append(report)
+                is_finished = True
+        if not is_finished:
+            assert trio.current_time() <= cut_at + 4
+            reports += [report async for report in channel]  # what was settled when nobody received any more
         nursery.cancel_scope.cancel()
-    destination.check(reports, sender.report)
-    return destination, sender.report
+    assert len(reports) == count or not is_finished
+    witness.check(reports, sender.report, uids)
+    destination.check(reports, uids)
+    if is_finished and sender.failure is None:  # nothing is given up after one trouble
+        unanswered = [each for each in reports if each.status is None and not each.is_earlier]
+        assert all(each.attempts > 1 for each in unanswered)
+    return Course(destination, witness, sender.report, reports)
 
 
-def _uid(file: bytes) -> str:
-    head = parse_head(file, at_end=True)
-    assert head is not None
-    return head.sop_instance_uid
+def _written(folder: Path, files: list[bytes]) -> list[Path]:
+    paths = [folder / f"{number:06}.dcm" for number in range(len(files))]
+    for path, file in zip(paths, files, strict=True):
+        if not path.exists():  # from a run before: a file that was written again is another input to a ledger
+            path.write_bytes(file)
+    return paths
