@@ -1,4 +1,4 @@
-"""A destination where everything goes wrong that can, by the dice of a seed or by a script, and a sender that must tell.
+"""A destination where everything goes wrong that can, by dice or by a script, and a sender that must tell the truth.
 
 What the sender tells is compared with what the destination has, and, by the `Witness`, with what went over the wire.
 """
@@ -188,9 +188,9 @@ class _Peer(ScriptedPeer):
 
 
 class ChaoticDestination:
-    """See above. By SOP Instance UID: `whole` counts how often an object came whole, `kept` how often it was not refused
-    then, and `acknowledged` the successes and warnings that were given to the stream for what had come whole. `early` are
-    those of which the destination said so before it knew.
+    """See above. It counts by SOP Instance UID: `whole`, how often an object came whole; `kept`, how often it was not
+    refused then; `acknowledged`, the successes and warnings that were given to the stream for what had come whole.
+    `early` are those of which it said so before it knew.
 
     With `backpressure` a sender waits until what it sends is read; else the connections take all. It has what it had in
     the `past`.
