@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any
 
 import trio_dicom
@@ -12,7 +14,9 @@ author = "The trio_dicom developers"
 copyright = author
 release = version = __version__
 
-extensions = ["sphinx.ext.autodoc", "sphinxcontrib_trio"]
+DOCS = Path(__file__).parent
+sys.path[:0] = [str(DOCS), str(DOCS.parent / "tests")]  # for the extension of ours, which shows rows of the tests
+extensions = ["sphinx.ext.autodoc", "sphinxcontrib_trio", "fault_rows"]
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = f"trio_dicom {release}"

@@ -115,6 +115,7 @@ ENDINGS = [
 ]  # fmt: skip
 
 
+@pytest.mark.fault_row(71, 72, 73, 74, 84, 90)
 @pytest.mark.parametrize(("raw", "answer"), [each[1:] for each in ENDINGS], ids=[each[0] for each in ENDINGS])
 @pytest.mark.parametrize("chunk", [None, 7], ids=["whole", "in_pieces"])
 async def test_what_ends_the_association(raw, answer, chunk, autojump_clock):
@@ -179,6 +180,7 @@ ANSWERED = [
 ]  # fmt: skip
 
 
+@pytest.mark.fault_row(73, 74, 75, 84, 86, 87, 88)
 @pytest.mark.parametrize(("request_", "status"), [each[1:] for each in ANSWERED], ids=[each[0] for each in ANSWERED])
 async def test_what_is_answered(request_, status, autojump_clock, caplog):
     keeper = Keeper()
@@ -199,6 +201,7 @@ async def test_what_is_answered(request_, status, autojump_clock, caplog):
         assert record.getMessage().isprintable()
 
 
+@pytest.mark.fault_row(86, 87, 88)
 @pytest.mark.parametrize("abstract_syntax", [FIND, "1.2.840.10008.5.1.4.1.2.1.2", "1.2.840.10008.5.1.4.1.2.1.3"],
                          ids=["fault86", "fault87", "fault88"])  # fmt: skip
 async def test_services_that_nobody_performs_are_not_accepted(abstract_syntax, autojump_clock):
@@ -209,6 +212,7 @@ async def test_services_that_nobody_performs_are_not_accepted(abstract_syntax, a
         assert await peer.release() == ReleaseRP()
 
 
+@pytest.mark.fault_row(72)
 @pytest.mark.parametrize("length", [131_072, 131_074, 1 << 20], ids="fault72-{}".format)
 async def test_pdus_longer_than_announced(length, autojump_clock):
     keeper = Keeper()
@@ -247,6 +251,7 @@ async def test_reserved_bits_of_a_control_header(autojump_clock):
     assert keeper.stored == [(UID, DATA_SET)]
 
 
+@pytest.mark.fault_row(81)
 @pytest.mark.parametrize(
     "data", [zlib.compress(bytes(1 << 20)), b"\xff" * 999 + b"\0"], ids=["fault81-bomb", "fault81-corrupt"]
 )
@@ -263,6 +268,7 @@ async def test_deflated_data_sets_are_not_inflated(data, autojump_clock):
 # --- 85: C-CANCEL -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault_row(85)
 async def test_fault85_cancel_of_nothing(autojump_clock):
     keeper = Keeper()
     async with memory_server(keeper) as server:
@@ -275,6 +281,7 @@ async def test_fault85_cancel_of_nothing(autojump_clock):
         assert await peer.release() == ReleaseRP()
 
 
+@pytest.mark.fault_row(85)
 async def test_fault85_cancel_of_what_is_performed(autojump_clock):
     seen = []
 
@@ -296,6 +303,7 @@ async def test_fault85_cancel_of_what_is_performed(autojump_clock):
 # --- 89: slow ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault_row(89)
 @pytest.mark.parametrize(
     ("step", "size"),
     [(1, 2), (0.1, 20), (29, 2), (1, 1000)],
@@ -316,6 +324,7 @@ async def test_a_data_set_that_drips(step, size, autojump_clock):
     assert (keeper.begun, keeper.cancelled, keeper.stored) == (1, 1, [])
 
 
+@pytest.mark.fault_row(89)
 async def test_fault89_a_data_set_that_is_just_fast_enough(autojump_clock):
     keeper = Keeper()
     async with memory_server(keeper) as server:
@@ -330,6 +339,7 @@ async def test_fault89_a_data_set_that_is_just_fast_enough(autojump_clock):
     assert len(keeper.stored[0][1]) == 300 * 1100
 
 
+@pytest.mark.fault_row(89)
 @pytest.mark.parametrize(
     ("raw", "seconds"),
     [
@@ -355,6 +365,7 @@ async def test_silence(raw, seconds, autojump_clock):
     assert keeper.cancelled == keeper.begun
 
 
+@pytest.mark.fault_row(89)
 async def test_fault89_a_command_set_that_drips(autojump_clock):
     async with memory_server(Keeper()) as server:
         peer = await server.associate()
@@ -366,6 +377,7 @@ async def test_fault89_a_command_set_that_drips(autojump_clock):
         assert await rest(peer) == [Abort(0, 0)]
 
 
+@pytest.mark.fault_row(89)
 async def test_fault89_requests_one_after_another_are_not_idle(autojump_clock):
     async with memory_server(Keeper()) as server:
         peer = await server.associate()
@@ -378,6 +390,7 @@ async def test_fault89_requests_one_after_another_are_not_idle(autojump_clock):
 # --- 91: after our last word ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault_row(91)
 @pytest.mark.parametrize("goes_on", [False, True], ids=["stays", "goes_on"])
 @pytest.mark.parametrize("last", [b"\x09\0\0\0\0\0", encoded(ReleaseRQ())], ids=["fault91-abort", "fault91-release"])
 async def test_a_peer_that_does_not_close(last, goes_on, autojump_clock):
@@ -402,6 +415,7 @@ async def test_a_peer_that_does_not_close(last, goes_on, autojump_clock):
     assert keeper.begun == 0
 
 
+@pytest.mark.fault_row(91)
 @pytest.mark.parametrize("goes_on", [False, True], ids=["stays", "goes_on"])
 async def test_fault91_a_peer_that_was_rejected_and_does_not_close(goes_on, autojump_clock):
     async with memory_server(Keeper()) as server:

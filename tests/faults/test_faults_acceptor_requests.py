@@ -151,6 +151,7 @@ REQUESTS = [
 ]
 
 
+@pytest.mark.fault_row(62, 63, 64, 65, 68, 69, 70)
 @pytest.mark.parametrize(("raw", "answer"), [each[1:] for each in REQUESTS], ids=[each[0] for each in REQUESTS])
 @pytest.mark.parametrize("chunk", [None, 1], ids=["whole", "bytewise"])
 async def test_a_request(raw, answer, chunk, autojump_clock):
@@ -183,6 +184,7 @@ async def test_a_request(raw, answer, chunk, autojump_clock):
 # --- 60: silence ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault_row(60)
 @pytest.mark.parametrize("first", [b"", usual()[:1], usual()[:6], usual()[:-1]], ids="fault60-{}".format)
 async def test_a_peer_that_says_nothing_more(first, autojump_clock):
     async with memory_server(Keeper()) as server:
@@ -194,6 +196,7 @@ async def test_a_peer_that_says_nothing_more(first, autojump_clock):
         await server.check_empty()
 
 
+@pytest.mark.fault_row(60)
 async def test_fault60_a_request_that_drips(autojump_clock):
     """The timer is absolute: bytes do not start it anew."""
     async with memory_server(Keeper()) as server:
@@ -206,6 +209,7 @@ async def test_fault60_a_request_that_drips(autojump_clock):
         assert 10 <= trio.current_time() <= 12
 
 
+@pytest.mark.fault_row(60)
 async def test_fault60_an_answer_that_is_never_read(autojump_clock):
     """A stream that takes nothing holds up nobody for ever, and no place either."""
     settings = AssociationSettings(timeouts=Timeouts(association=7))
@@ -216,6 +220,7 @@ async def test_fault60_an_answer_that_is_never_read(autojump_clock):
         await server.check_empty()
 
 
+@pytest.mark.fault_row(60)
 async def test_fault60_over_a_stream_of_the_callers(autojump_clock):
     ours, theirs = trio.testing.memory_stream_pair()
     async with trio.open_nursery() as nursery:
@@ -237,6 +242,7 @@ BOMBS = [
 ]
 
 
+@pytest.mark.fault_row(62, 69)
 @pytest.mark.parametrize("raw", [each[1] for each in BOMBS], ids=[each[0] for each in BOMBS])
 async def test_memory_does_not_follow_what_is_declared(raw, autojump_clock):
     async with memory_server(Keeper()) as server:
@@ -261,6 +267,7 @@ TITLES = [b"../x", b"/etc/passwd", b"", b"\0" * 16, b"\x1b[31mRED", b"\xff" * 16
 LEGAL = {b"../x", b"/etc/passwd"}
 
 
+@pytest.mark.fault_row(66)
 @pytest.mark.parametrize("title", TITLES, ids="fault66-{!r}".format)
 @pytest.mark.parametrize(("which", "reason"), [("called", 7), ("calling", 3)])
 async def test_a_title_that_is_hostile(title, which, reason, autojump_clock, caplog):

@@ -178,6 +178,7 @@ HANDLERS = [
 ]
 
 
+@pytest.mark.fault_row(83)
 @pytest.mark.parametrize(
     ("handler", "status", "seconds"), [each[1:] for each in HANDLERS], ids=[f"fault83-{each[0]}" for each in HANDLERS]
 )
@@ -198,6 +199,7 @@ async def test_a_handler_that_fails(handler, status, seconds, size, autojump_clo
     assert "on fire" not in caplog.text
 
 
+@pytest.mark.fault_row(83)
 @pytest.mark.parametrize("handler", [waits_forever, waits_after_reading, swallows, raises_when_cancelled,
                                      raises_a_group_when_cancelled])  # fmt: skip
 @pytest.mark.parametrize("ending", ["abort", "close", "violation", "release"])
@@ -242,6 +244,7 @@ class Odd(Service):
         return await self.answer(request) if callable(self.answer) else self.answer
 
 
+@pytest.mark.fault_row(83)
 @pytest.mark.parametrize(
     "answer",
     [
@@ -268,6 +271,7 @@ async def test_fault83_a_service_that_gives_no_response_of_its_kind(answer, auto
         assert await peer.release() == ReleaseRP()
 
 
+@pytest.mark.fault_row(83)
 async def test_fault83_a_service_that_raises_when_it_is_asked_what_it_takes(autojump_clock):
     class Raising(Odd):
         def transfer_syntaxes(self, abstract_syntax):

@@ -131,6 +131,7 @@ def enough_descriptors(count: int):
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+@pytest.mark.fault_row(61)
 async def test_fault61_a_flood_of_silent_connections():
     with enough_descriptors(3000), server_process() as server, ExitStack() as stack:
         await server.good()
@@ -146,6 +147,7 @@ async def test_fault61_a_flood_of_silent_connections():
         assert silent[0].recv(1) == b""
 
 
+@pytest.mark.fault_row(61)
 async def test_fault61_out_of_descriptors():
     """It pauses, does not spin, and goes on when there are descriptors again."""
     with server_process(descriptors=40, waiting=4000) as server:
@@ -185,6 +187,7 @@ BOMBS["fault69-sub_item_bomb"] = sub_item_bomb()
 BOMBS["fault69-item_bomb"] = harmless()
 
 
+@pytest.mark.fault_row(62, 69)
 @pytest.mark.parametrize(
     ("bomb", "growth"),
     [(bomb, 1024 if "length" in name or "long" in name else 4096) for name, bomb in BOMBS.items()],  # KB
@@ -260,6 +263,7 @@ async def test_clients_that_do_not_speak_tls(first, tls):
         await server.settled()
 
 
+@pytest.mark.fault_row(92)
 async def test_fault92_many_associations_over_sockets():
     reset = struct.pack("ii", 1, 0)
 

@@ -92,6 +92,7 @@ EXITS = [releases, aborts, closes, closes_in_a_message, violates, idles, is_abor
          has_a_handler_that_fails, breaks]  # fmt: skip
 
 
+@pytest.mark.fault_row(67)
 @pytest.mark.parametrize("way_out", EXITS, ids=lambda each: f"fault67-{each.__name__}")
 async def test_a_place_is_free_again(way_out, autojump_clock):
     async def handler(instance):
@@ -112,6 +113,7 @@ async def test_a_place_is_free_again(way_out, autojump_clock):
             assert server.inside == 0
 
 
+@pytest.mark.fault_row(67)
 @pytest.mark.parametrize(
     "admission",
     [Admission(associations=3), Admission(associations_per_host=3)],
@@ -130,6 +132,7 @@ async def test_as_many_as_there_may_be(admission, autojump_clock):
         await server.check_well()
 
 
+@pytest.mark.fault_row(67)
 async def test_fault67_places_are_not_taken_by_those_who_are_refused(autojump_clock):
     admission = Admission(associations=1, calling_ae_titles=["SCRIPTED"])
     async with memory_server(Keeper(), admission=admission, bystander=False) as server:
@@ -140,6 +143,7 @@ async def test_fault67_places_are_not_taken_by_those_who_are_refused(autojump_cl
         await trio.sleep(1)
 
 
+@pytest.mark.fault_row(67)
 async def test_fault67_rejected_ones_that_stay_make_room(autojump_clock):
     """At capacity, those who were told so count among the connections that wait, and the oldest are closed."""
     admission = Admission(associations=1, connections_waiting=8)
@@ -157,6 +161,7 @@ async def test_fault67_rejected_ones_that_stay_make_room(autojump_clock):
         assert server.waiting == 0
 
 
+@pytest.mark.fault_row(61)
 async def test_fault61_those_who_wait_longest_make_room(autojump_clock):
     admission = Admission(connections_waiting=8)
     async with memory_server(Keeper(), admission=admission) as server:
@@ -368,6 +373,7 @@ async def cycle(server, number):
             assert await peer.release() == ReleaseRP()
 
 
+@pytest.mark.fault_row(92)
 async def test_fault92_associations_leave_nothing(autojump_clock):
     keeper = Keeper()
     async with memory_server(keeper) as server:

@@ -81,6 +81,7 @@ async def abort(peer):
     await peer.close()
 
 
+@pytest.mark.fault_row(78)
 @pytest.mark.parametrize("ending", [fin, abort], ids=lambda ending: f"fault78-{ending.__name__}")
 async def test_cut_at_every_byte(ending, tmp_path, no_threads, autojump_clock):
     async with memory_server(folder(tmp_path)) as server:
@@ -102,6 +103,7 @@ async def test_cut_at_every_byte(ending, tmp_path, no_threads, autojump_clock):
     check_stored(tmp_path)
 
 
+@pytest.mark.fault_row(78)
 async def test_fault78_reset_at_every_byte(tmp_path, no_threads):
     async with memory_server(folder(tmp_path)) as server:
         for cut in range(1, len(SESSION), 3):
@@ -114,6 +116,7 @@ async def test_fault78_reset_at_every_byte(tmp_path, no_threads):
         assert files(tmp_path) == []
 
 
+@pytest.mark.fault_row(78)
 async def test_fault78_through_threads(tmp_path):
     """On the disk as it is: a large object, cut while threads are at work on it."""
     big = bytes(3 << 20)
@@ -138,6 +141,7 @@ async def test_fault78_through_threads(tmp_path):
 # --- 90 ---------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault_row(71, 90)
 @pytest.mark.parametrize(
     ("last", "answer"),
     [
@@ -167,6 +171,7 @@ def variant(letter: bytes) -> bytes:
     return DATA_SET[:-100] + letter * 100
 
 
+@pytest.mark.fault_row(76)
 @pytest.mark.parametrize(
     ("duplicates", "status", "left"),
     [(Duplicates.REPLACE, 0x0000, b"b"), (Duplicates.KEEP, 0x0000, b"a"), (Duplicates.REFUSE, 0x0111, b"a")],
@@ -183,6 +188,7 @@ async def test_the_same_instance_twice(duplicates, status, left, tmp_path, no_th
     check_stored(tmp_path, data_set=variant(left))
 
 
+@pytest.mark.fault_row(76)
 @pytest.mark.parametrize("duplicates", list(Duplicates), ids="fault76-{.value}".format)
 async def test_the_same_instance_on_two_associations_at_once(duplicates, tmp_path, no_threads, autojump_clock):
     one, two = (message(1, store_rq(FILE), variant(letter), max_pdu_length=64) for letter in (b"a", b"b"))
@@ -204,6 +210,7 @@ async def test_the_same_instance_on_two_associations_at_once(duplicates, tmp_pat
 # --- 75, 77, 79, 80 ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault_row(75, 77, 79)
 @pytest.mark.parametrize(
     ("changes", "data_set", "status"),
     [
@@ -224,6 +231,7 @@ async def test_what_is_not_filed(changes, data_set, status, tmp_path, no_threads
     check_stored(tmp_path)
 
 
+@pytest.mark.fault_row(80)
 @pytest.mark.parametrize(
     "layout", ["{sop_instance_uid}.dcm", "{patient_id}/{sop_instance_uid}.dcm"], ids=["uid", "patient"]
 )
@@ -254,6 +262,7 @@ async def test_fault80_nested_sequences(layout, depth, where, tmp_path, no_threa
 CALLS = ["open", "writev", "fsync", "replace", "link", "close", "dup", "fstatvfs", "stat", "fstat"]
 
 
+@pytest.mark.fault_row(82)
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EROFS, errno.EDQUOT, errno.EMFILE, errno.EACCES],
                          ids=lambda code: f"fault82-{errno.errorcode[code]}")  # fmt: skip
 @pytest.mark.parametrize("call", CALLS)
@@ -290,6 +299,7 @@ async def test_the_disk_fails(call, code, tmp_path, no_threads, autojump_clock, 
     check_stored(tmp_path)
 
 
+@pytest.mark.fault_row(82)
 async def test_fault82_the_disk_is_full_in_the_middle_of_an_object(tmp_path, no_threads, autojump_clock, monkeypatch):
     real, written = os.writev, 0
 
@@ -314,6 +324,7 @@ async def test_fault82_the_disk_is_full_in_the_middle_of_an_object(tmp_path, no_
     check_stored(tmp_path)
 
 
+@pytest.mark.fault_row(82)
 async def test_fault82_short_of_space(tmp_path, no_threads, autojump_clock):
     handler = InstanceFolder(tmp_path, sync=False, min_free=1 << 62)
     async with memory_server(handler) as server:
@@ -326,6 +337,7 @@ async def test_fault82_short_of_space(tmp_path, no_threads, autojump_clock):
         assert await peer.release() == ReleaseRP()
 
 
+@pytest.mark.fault_row(82)
 async def test_fault82_an_object_that_is_too_large(tmp_path, no_threads, autojump_clock):
     async with memory_server(folder(tmp_path, max_object_size=2 << 20)) as server:
         peer = await server.associate()

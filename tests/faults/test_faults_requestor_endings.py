@@ -47,6 +47,7 @@ def success(context_id, request):
 # --- 37 to 41: release ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault_row(37)
 async def test_fault37_release_in_place_of_the_response(autojump_clock):
     met = await meet(instead_of_response(ReleaseRQ()), files=2)
     assert type(met.error) is AssociationClosed
@@ -55,6 +56,7 @@ async def test_fault37_release_in_place_of_the_response(autojump_clock):
     assert met.pdus[-1] == ReleaseRP()
 
 
+@pytest.mark.fault_row(37)
 @BLOCKING
 @pytest.mark.parametrize("size", [3 << 19, LARGE], ids=["fault37-last_part_waiting", "fault37-more_to_be_read"])
 async def test_release_in_the_middle_of_a_message(size, streams, autojump_clock):
@@ -74,6 +76,7 @@ async def test_release_in_the_middle_of_a_message(size, streams, autojump_clock)
         assert met.aborted_with == (0, 0)
 
 
+@pytest.mark.fault_row(37)
 async def test_fault37_release_when_idle(autojump_clock):
     async def script(peer: ScriptedPeer) -> None:
         await peer.accept()
@@ -88,6 +91,7 @@ async def test_fault37_release_when_idle(autojump_clock):
         assert not caught.value.in_doubt
 
 
+@pytest.mark.fault_row(38)
 @pytest.mark.parametrize("unsolicited", [False, True], ids=["fault38", "fault38-with_data_before"])
 async def test_release_collision(unsolicited, autojump_clock):
     async def script(peer: ScriptedPeer) -> None:
@@ -108,6 +112,7 @@ async def test_release_collision(unsolicited, autojump_clock):
     assert trio.current_time() - start < 1
 
 
+@pytest.mark.fault_row(39)
 @pytest.mark.parametrize(
     "data",
     [
@@ -130,6 +135,7 @@ async def test_data_while_the_release_is_awaited(data, autojump_clock):
     assert met.association.failure is None
 
 
+@pytest.mark.fault_row(39)
 async def test_fault39_data_without_end_while_the_release_is_awaited(autojump_clock):
     async def script(peer: ScriptedPeer) -> None:
         await peer.accept()
@@ -144,6 +150,7 @@ async def test_fault39_data_without_end_while_the_release_is_awaited(autojump_cl
     assert 10 <= trio.current_time() - start <= 13.1
 
 
+@pytest.mark.fault_row(40)
 async def test_fault40_no_answer_to_the_release(autojump_clock, caplog):
     async def script(peer: ScriptedPeer) -> None:
         await peer.accept()
@@ -158,6 +165,7 @@ async def test_fault40_no_answer_to_the_release(autojump_clock, caplog):
     assert "release" in caplog.text
 
 
+@pytest.mark.fault_row(41)
 async def test_fault41_an_answer_to_no_release(autojump_clock):
     (await meet(instead_of_response(ReleaseRP()))).check_violation(UnexpectedPDU, 2, 2)
 
@@ -222,6 +230,7 @@ async def test_a_release_while_an_object_is_still_being_opened(file, autojump_cl
 ABORTS = [(0, 0), (0, 5), (2, 0), (2, 1), (2, 2), (2, 4), (2, 5), (2, 6), (1, 3), (255, 255)]
 
 
+@pytest.mark.fault_row(42)
 @BLOCKING
 @pytest.mark.parametrize("abort", ABORTS, ids=lambda abort: "fault42-{}-{}".format(*abort))
 async def test_an_abort_while_we_are_blocked_in_a_write(abort, streams, autojump_clock):
@@ -239,6 +248,7 @@ async def test_an_abort_while_we_are_blocked_in_a_write(abort, streams, autojump
     assert met.data_sets_completed == 0
 
 
+@pytest.mark.fault_row(42)
 @BLOCKING
 async def test_fault42_an_abort_while_the_last_batch_is_written(streams, autojump_clock):
     async def script(peer: ScriptedPeer) -> None:
@@ -252,6 +262,7 @@ async def test_fault42_an_abort_while_the_last_batch_is_written(streams, autojum
     assert type(met.error) is AssociationAborted
 
 
+@pytest.mark.fault_row(43)
 @pytest.mark.parametrize("cut", [1, 5, 6, 11, 12, 40, -1], ids="fault43-{}".format)
 async def test_the_connection_ends_inside_a_response(cut, autojump_clock):
     async def script(peer: ScriptedPeer) -> None:
@@ -266,6 +277,7 @@ async def test_the_connection_ends_inside_a_response(cut, autojump_clock):
     assert met.seconds == 0
 
 
+@pytest.mark.fault_row(43)
 async def test_fault43_the_connection_ends_after_the_acceptance(autojump_clock):
     async def script(peer: ScriptedPeer) -> None:
         await peer.accept()
@@ -279,6 +291,7 @@ async def test_fault43_the_connection_ends_after_the_acceptance(autojump_clock):
     assert type(association.failure) is ConnectionLost
 
 
+@pytest.mark.fault_row(43)
 async def test_fault43_the_connection_ends_in_place_of_the_release(autojump_clock):
     async def script(peer: ScriptedPeer) -> None:
         await peer.accept()
@@ -292,6 +305,7 @@ async def test_fault43_the_connection_ends_in_place_of_the_release(autojump_cloc
     assert trio.current_time() == start
 
 
+@pytest.mark.fault_row(43)
 async def test_fault43_half_closed(autojump_clock):
     async def script(peer: ScriptedPeer) -> None:
         await peer.accept()
@@ -304,6 +318,7 @@ async def test_fault43_half_closed(autojump_clock):
     assert met.outcome is IN_DOUBT
 
 
+@pytest.mark.fault_row(44)
 @pytest.mark.parametrize("cut", [0, 3, 20, None], ids=["in_place_of", "in_the_header", "in_the_body", "after"])
 async def test_fault44_reset_around_a_response(cut):
     async def script(peer: ScriptedPeer) -> None:

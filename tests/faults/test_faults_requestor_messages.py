@@ -74,6 +74,7 @@ def uid(element: int, text: str, pad: bytes = b"\0") -> bytes:
 # --- 20 to 24: PDVs -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault_row(20)
 @pytest.mark.parametrize(
     "body",
     [
@@ -88,17 +89,20 @@ async def test_pdvs_that_do_not_fill_their_pdu(body, autojump_clock):
     (await meet(instead_of_response(p_data(body)))).check_violation(InvalidPDU, 2, 6)
 
 
+@pytest.mark.fault_row(21)
 @pytest.mark.parametrize("context_id", [0, 2, 5, 255], ids="fault21-{}".format)
 async def test_a_response_on_a_context_that_was_not_accepted(context_id, autojump_clock):
     met = await meet(instead_of_response(lambda _, request: success(context_id, request)))
     met.check_violation(UnexpectedPDU, 2, 5)
 
 
+@pytest.mark.fault_row(23)
 async def test_fault23_a_response_on_the_context_of_another_request(autojump_clock):
     met = await meet(instead_of_response(lambda _, request: success(3, request)), contexts=[SOPClass.CT, VERIFICATION])
     met.check_violation(InvalidResponse, 2, 5)
 
 
+@pytest.mark.fault_row(22)
 async def test_fault22_reserved_bits_are_not_tested(autojump_clock):
     async def script(peer: ScriptedPeer) -> None:
         await peer.accept()
@@ -124,6 +128,7 @@ def split_response(*, second_context: int = 1, between: bytes = b"") -> object:
 WITH_DATA = attrs.evolve(CStoreRSP(1, 0), has_data_set=True)
 
 
+@pytest.mark.fault_row(23)
 @pytest.mark.parametrize(
     ("answer", "contexts"),
     [
@@ -156,6 +161,7 @@ def endless(fragment: bytes):
     return script
 
 
+@pytest.mark.fault_row(24)
 @pytest.mark.parametrize(
     ("fragment", "error", "limit"),
     [
@@ -191,6 +197,7 @@ def command_set(changes: dict[int, bytes] = {}, *, group_length: int | None = No
     return raw(0, struct.pack("<L", len(body) if group_length is None else group_length)) + body
 
 
+@pytest.mark.fault_row(25, 28)
 @pytest.mark.parametrize(
     "command",
     [
@@ -217,6 +224,7 @@ OTHER_ID = UnexpectedMessageID, (0, 0)
 REQUEST = UnexpectedPDU, (0, 0)
 
 
+@pytest.mark.fault_row(25, 26, 27, 28, 29, 33)
 @pytest.mark.parametrize(
     ("command", "error", "abort"),
     [
@@ -261,6 +269,7 @@ async def test_responses_that_do_not_count(command, error, abort, autojump_clock
     assert met.seconds <= 1.1
 
 
+@pytest.mark.fault_row(27, 29)
 @pytest.mark.parametrize(
     "response",
     [
@@ -277,6 +286,7 @@ async def test_responses_to_an_echo_that_do_not_count(response, autojump_clock):
             await association.echo()
 
 
+@pytest.mark.fault_row(29)
 async def test_fault29_the_success_of_an_echo_is_not_that_of_a_store(autojump_clock):
     async def script(peer: ScriptedPeer) -> None:
         await peer.accept(window=2)
@@ -302,6 +312,7 @@ async def test_fault29_the_success_of_an_echo_is_not_that_of_a_store(autojump_cl
 # --- 30 to 32: the right response at the wrong time -----------------------------------------------------------------
 
 
+@pytest.mark.fault_row(30)
 async def test_fault30_a_response_twice_at_once(autojump_clock):
     def twice(context_id, request):
         return success(context_id, request) * 2
@@ -312,6 +323,7 @@ async def test_fault30_a_response_twice_at_once(autojump_clock):
     assert not met.errors[1].in_doubt
 
 
+@pytest.mark.fault_row(30)
 async def test_fault30_a_stale_response_to_the_next_request(autojump_clock):
     async def script(peer: ScriptedPeer) -> None:
         await peer.accept()
@@ -329,6 +341,7 @@ async def test_fault30_a_stale_response_to_the_next_request(autojump_clock):
     assert not any(isinstance(pdu, CStoreRSP) for pdu in met.pdus)
 
 
+@pytest.mark.fault_row(30)
 async def test_fault30_a_stale_response_with_the_new_message_id(autojump_clock):
     """Its SOP Instance UID gives it away."""
 
@@ -344,6 +357,7 @@ async def test_fault30_a_stale_response_with_the_new_message_id(autojump_clock):
     assert type(met.errors[1]) is InvalidResponse
 
 
+@pytest.mark.fault_row(31)
 @pytest.mark.parametrize("wait", [0.0, 1.0], ids=["fault31-with_the_acceptance", "fault31-when_idle"])
 async def test_a_response_to_nothing(wait, autojump_clock):
     async def script(peer: ScriptedPeer) -> None:
@@ -372,6 +386,7 @@ def early(status: int):
     return script
 
 
+@pytest.mark.fault_row(32)
 @BLOCKING
 @pytest.mark.parametrize("size", [3 << 19, 5 << 20], ids=["last_part_waiting", "more_to_be_read"])
 @pytest.mark.parametrize("status", [0x0000, 0xB000, 0xB007], ids="fault32-{:04X}".format)
@@ -383,6 +398,7 @@ async def test_success_before_the_last_pdv_is_none(status, size, streams, autoju
     assert met.data_sets_completed == 0
 
 
+@pytest.mark.fault_row(32)
 @BLOCKING
 @pytest.mark.parametrize("status", [0xA700, 0x0122, 0xC001], ids="fault32-{:04X}".format)
 async def test_failure_before_the_last_pdv_counts(status, streams, autojump_clock):
@@ -397,6 +413,7 @@ async def test_failure_before_the_last_pdv_counts(status, streams, autojump_cloc
 # --- 34 to 36 -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault_row(34)
 @pytest.mark.parametrize(
     ("status", "outcome", "retry"),
     [
@@ -425,6 +442,7 @@ async def test_statuses(status, outcome, retry, autojump_clock):
     assert met.association.failure is None  # a status is no reason to part
 
 
+@pytest.mark.fault_row(35)
 async def test_fault35_a_data_set_that_does_not_come(autojump_clock):
     met = await meet(instead_of_response(message(1, WITH_DATA)))
     assert type(met.error) is OperationTimeout
@@ -433,6 +451,7 @@ async def test_fault35_a_data_set_that_does_not_come(autojump_clock):
     assert met.aborted_with == (0, 0)
 
 
+@pytest.mark.fault_row(35)
 async def test_fault35_a_data_set_that_drips(autojump_clock):
     async def script(peer: ScriptedPeer) -> None:
         await peer.accept()
@@ -448,6 +467,7 @@ async def test_fault35_a_data_set_that_drips(autojump_clock):
     assert met.seconds <= 31.1
 
 
+@pytest.mark.fault_row(35)
 @pytest.mark.parametrize(
     ("size", "outcome"),
     [
@@ -465,6 +485,7 @@ async def test_a_data_set_that_comes(size, outcome, autojump_clock):
         met.check_violation(InvalidResponse, 0, 0)
 
 
+@pytest.mark.fault_row(36)
 @pytest.mark.parametrize(
     "comment",
     [

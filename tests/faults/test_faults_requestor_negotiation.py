@@ -91,6 +91,7 @@ def unused_port() -> int:
         return sock.getsockname()[1]
 
 
+@pytest.mark.fault_row(1)
 @pytest.mark.parametrize(
     ("addresses", "factory", "number"),
     [
@@ -114,6 +115,7 @@ async def test_no_connection(addresses, factory, number):
 # --- 2: silence -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault_row(2)
 async def test_fault2_silence(autojump_clock):
     async def script(peer: ScriptedPeer) -> None:
         await peer.hold()
@@ -149,6 +151,7 @@ async def test_an_abort_for_an_answer(autojump_clock):
 SOURCES_AND_REASONS = [(1, 1), (1, 2), (1, 3), (1, 7), (2, 1), (2, 2), (3, 0), (3, 1), (3, 2)]
 
 
+@pytest.mark.fault_row(3, 4)
 @pytest.mark.parametrize(
     ("triple", "retry"),
     [
@@ -194,6 +197,7 @@ def accept(context_ids_and_syntaxes, result=0, **changes):
 EXPLICIT = (EXPLICIT_VR_LITTLE_ENDIAN,)
 
 
+@pytest.mark.fault_row(5)
 @pytest.mark.parametrize(
     "contexts",
     [
@@ -207,6 +211,7 @@ async def test_contexts_that_were_not_proposed(contexts, autojump_clock):
     (await meet(accept(contexts))).check_violation(InvalidPDU, 2, 6, NOT_SENT)
 
 
+@pytest.mark.fault_row(6)
 @pytest.mark.parametrize(
     "syntaxes",
     [
@@ -225,6 +230,7 @@ async def test_a_context_accepted_without_one_proposed_transfer_syntax(syntaxes,
     assert [type(pdu) for pdu in beside_another.pdus] == [AssociateRQ, ReleaseRQ]  # nothing was sent on it
 
 
+@pytest.mark.fault_row(6)
 async def test_fault6_the_syntaxes_of_a_rejected_context_are_not_looked_at(autojump_clock):
     async def script(peer: ScriptedPeer) -> None:
         request = await peer.receive_pdu()
@@ -236,6 +242,7 @@ async def test_fault6_the_syntaxes_of_a_rejected_context_are_not_looked_at(autoj
     assert (await meet(script, contexts=[SOPClass.CT, MR])).outcome is STORED
 
 
+@pytest.mark.fault_row(7)
 @pytest.mark.parametrize("result", [1, 2, 3, 4, 255], ids="fault7-result_{}".format)
 async def test_none_accepted(result, autojump_clock):
     met = await meet(accept([(1, EXPLICIT)], result))
@@ -246,6 +253,7 @@ async def test_none_accepted(result, autojump_clock):
     assert met.seconds == 0  # the release is over with its answer
 
 
+@pytest.mark.fault_row(7)
 async def test_fault7_no_answer_to_the_release(autojump_clock):
     async def script(peer: ScriptedPeer) -> None:
         await peer.accept(presentation_contexts=())
@@ -256,6 +264,7 @@ async def test_fault7_no_answer_to_the_release(autojump_clock):
     assert met.seconds <= 10
 
 
+@pytest.mark.fault_row(8)
 async def test_fault8_contexts_left_out(autojump_clock):
     two = [PresentationContext(MR), PresentationContext(SOPClass.CT)]
     met = await meet(accept([(3, EXPLICIT)]), contexts=two)
@@ -270,6 +279,7 @@ def with_item(answer: AssociateAC, item: bytes) -> bytes:
     return header(2, len(raw) - 6 + len(item)) + raw[6:] + item
 
 
+@pytest.mark.fault_row(9)
 async def test_fault9_what_is_not_tested(autojump_clock):
     async def script(peer: ScriptedPeer) -> None:
         request = await peer.receive_pdu()
@@ -282,6 +292,7 @@ async def test_fault9_what_is_not_tested(autojump_clock):
     assert (await meet(script)).outcome is STORED
 
 
+@pytest.mark.fault_row(9)
 async def test_fault9_blank_titles(autojump_clock):
     async def script(peer: ScriptedPeer) -> None:
         await peer.accept(called_ae_title="", calling_ae_title="SOMEONE ELSE")
@@ -293,6 +304,7 @@ async def test_fault9_blank_titles(autojump_clock):
 OWN_CAP = AssociationSettings().send_pdu_length
 
 
+@pytest.mark.fault_row(10, 11, 12)
 @pytest.mark.parametrize(
     ("length", "most"),
     [
@@ -314,6 +326,7 @@ async def test_the_lengths_of_our_pdus(length, most, autojump_clock):
     assert all(len(each) == 1 and len(each[0].data) % 2 == 0 for each in pdvs)
 
 
+@pytest.mark.fault_row(11)
 @pytest.mark.parametrize("length", range(1, 8), ids="fault11-{}".format)
 async def test_a_maximum_length_without_room_for_data(length, autojump_clock):
     async def script(peer: ScriptedPeer) -> None:
@@ -326,6 +339,7 @@ async def test_a_maximum_length_without_room_for_data(length, autojump_clock):
     assert met.outcome is NOT_SENT
 
 
+@pytest.mark.fault_row(13)
 async def test_fault13_another_application_context_is_tolerated(autojump_clock):
     async def script(peer: ScriptedPeer) -> None:
         await peer.accept(application_context="1.2.3")
@@ -342,6 +356,7 @@ USER_ITEM = encode_item(0x50, b"\x51\0\0\x04\0\0\x40\0")
 APPLICATION_CONTEXT = encode_item(0x10, b"1.2.840.10008.3.1.1.1")
 
 
+@pytest.mark.fault_row(14)
 @pytest.mark.parametrize(
     "items",
     [
@@ -376,6 +391,7 @@ async def test_an_acceptance_that_cannot_be_read(items, autojump_clock):
 PDU_NAMES = {1: "RQ", 2: "AC", 3: "RJ", 4: "DATA", 5: "RELEASE_RQ", 6: "RELEASE_RP", 7: "ABORT"}
 
 
+@pytest.mark.fault_row(15, 16, 17)
 @pytest.mark.parametrize("script", [instead_of_accept, instead_of_response], ids=["for_the_AC", "for_the_RSP"])
 @pytest.mark.parametrize(
     ("error", "abort", "raw"),
@@ -401,6 +417,7 @@ async def test_a_pdu_refused_by_its_header(script, error, abort, raw, autojump_c
     assert met.seconds <= 1.1  # at once: nothing more was waited for
 
 
+@pytest.mark.fault_row(17)
 @pytest.mark.parametrize("script", [instead_of_accept, instead_of_response], ids=["for_the_AC", "for_the_RSP"])
 @pytest.mark.parametrize(
     ("raw", "hint"),
@@ -416,6 +433,7 @@ async def test_another_protocol(script, raw, hint, autojump_clock):
     assert f"the peer speaks {hint}" in str(met.error)
 
 
+@pytest.mark.fault_row(18, 41)
 @pytest.mark.parametrize(
     ("pdu", "abort"),
     [
@@ -430,6 +448,7 @@ async def test_a_pdu_out_of_turn(pdu, abort, autojump_clock):
     (await meet(instead_of_response(pdu))).check_violation(kind, *abort)
 
 
+@pytest.mark.fault_row(18)
 async def test_fault18_two_acceptances_in_one_segment(autojump_clock):
     async def script(peer: ScriptedPeer) -> None:
         answer = acceptance(await peer.receive_pdu())
@@ -441,6 +460,7 @@ async def test_fault18_two_acceptances_in_one_segment(autojump_clock):
     assert type(association.failure) is UnexpectedPDU
 
 
+@pytest.mark.fault_row(18)
 async def test_fault18_an_association_request_to_the_requestor(autojump_clock):
     async def script(peer: ScriptedPeer) -> None:
         request = await peer.accept()
@@ -450,6 +470,7 @@ async def test_fault18_an_association_request_to_the_requestor(autojump_clock):
     (await meet(script)).check_violation(UnexpectedPDU, 2, 2)
 
 
+@pytest.mark.fault_row(19)
 @pytest.mark.parametrize(
     "pdu",
     [
@@ -465,6 +486,7 @@ async def test_a_pdu_before_the_acceptance(pdu, autojump_clock):
 # --- 54, 55: what was not proposed, or not answered -------------------------------------------------------------
 
 
+@pytest.mark.fault_row(54)
 async def test_fault54_a_role_that_was_not_proposed(autojump_clock):
     async def script(peer: ScriptedPeer) -> None:
         await peer.accept(user_items=[RoleSelection(SOPClass.CT, scu=False, scp=True)])
@@ -473,6 +495,7 @@ async def test_fault54_a_role_that_was_not_proposed(autojump_clock):
     assert (await meet(script)).outcome is STORED
 
 
+@pytest.mark.fault_row(55)
 @pytest.mark.parametrize(
     ("response", "error"),
     [

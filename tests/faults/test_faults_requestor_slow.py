@@ -67,6 +67,7 @@ async def sizes_of_a_session() -> tuple[int, int]:
     return sizes[0], sizes[1]
 
 
+@pytest.mark.fault_row(45)
 async def test_fault45_stalls_at_every_byte(autojump_clock):
     ac, rsp = await sizes_of_a_session()
     rp = 10
@@ -125,6 +126,7 @@ class Segmented(trio.abc.Stream):
         await self.stream.aclose()
 
 
+@pytest.mark.fault_row(46)
 @pytest.mark.parametrize("size", [1, 2, 5, 7, 100_000], ids="fault46-{}".format)
 async def test_segments_of_any_size(size, autojump_clock):
     async def script(peer: ScriptedPeer) -> None:
@@ -155,6 +157,7 @@ async def drip(peer: ScriptedPeer, data: bytes, seconds: float) -> None:
         await trio.sleep(seconds)
 
 
+@pytest.mark.fault_row(47)
 async def test_fault47_a_dripping_acceptance(autojump_clock):
     async def script(peer: ScriptedPeer) -> None:
         await drip(peer, encoded(acceptance(await peer.receive_pdu())), 29)
@@ -164,6 +167,7 @@ async def test_fault47_a_dripping_acceptance(autojump_clock):
     assert 30 <= met.seconds <= 31.1
 
 
+@pytest.mark.fault_row(47)
 async def test_fault47_a_dripping_response(autojump_clock):
     async def script(peer: ScriptedPeer) -> None:
         await peer.accept()
@@ -176,6 +180,7 @@ async def test_fault47_a_dripping_response(autojump_clock):
     assert 30 <= met.seconds <= 31.1
 
 
+@pytest.mark.fault_row(47)
 async def test_fault47_a_response_of_dripping_fragments(autojump_clock):
     """Each PDU is whole and in time; the response is not."""
 
@@ -191,6 +196,7 @@ async def test_fault47_a_response_of_dripping_fragments(autojump_clock):
     assert 30 <= met.seconds <= 31.1
 
 
+@pytest.mark.fault_row(47)
 async def test_fault47_a_pdu_that_drips_when_idle(autojump_clock):
     async def script(peer: ScriptedPeer) -> None:
         await peer.accept()
@@ -203,6 +209,7 @@ async def test_fault47_a_pdu_that_drips_when_idle(autojump_clock):
     assert type(association.failure) is AssociationTimeout
 
 
+@pytest.mark.fault_row(47)
 async def test_fault47_a_dripping_answer_to_the_release(autojump_clock):
     async def script(peer: ScriptedPeer) -> None:
         await peer.accept()
@@ -264,6 +271,7 @@ async def offer_two_gigabytes(
         tracemalloc.stop()
 
 
+@pytest.mark.fault_row(48)
 @BLOCKING
 async def test_fault48_a_peer_that_never_reads(streams, autojump_clock):
     start = trio.current_time()
@@ -278,6 +286,7 @@ async def test_fault48_a_peer_that_never_reads(streams, autojump_clock):
 FAST = AssociationSettings(timeouts=Timeouts(abort_grace=0.1, abort_linger=0.1))
 
 
+@pytest.mark.fault_row(48)
 async def test_fault48_a_peer_that_never_reads_over_tcp():
     error, _, peak = await offer_two_gigabytes(await loopback_streams(), timeout=0.3, settings=FAST)
     assert type(error) is OperationTimeout
@@ -285,6 +294,7 @@ async def test_fault48_a_peer_that_never_reads_over_tcp():
     assert peak < 32 << 20  # with what the peer's end of the socket held
 
 
+@pytest.mark.fault_row(48)
 async def test_fault48_the_abort_of_a_peer_that_never_reads_over_tcp():
     start = trio.current_time()
     error, _, peak = await offer_two_gigabytes(await loopback_streams(), timeout=30, settings=FAST, abort=Abort(2, 0))
@@ -295,6 +305,7 @@ async def test_fault48_the_abort_of_a_peer_that_never_reads_over_tcp():
     assert peak < 32 << 20
 
 
+@pytest.mark.fault_row(49)
 @BLOCKING
 @pytest.mark.parametrize("first", [0, 4, 9], ids="fault49-first_byte_{}".format)
 async def test_garbage_without_end_while_we_send(first, streams, autojump_clock):
@@ -316,6 +327,7 @@ async def test_garbage_without_end_while_we_send(first, streams, autojump_clock)
     assert met.data_sets_completed == 0
 
 
+@pytest.mark.fault_row(50)
 async def test_fault50_the_answer_to_a_request_that_has_timed_out(autojump_clock):
     async def script(peer: ScriptedPeer) -> None:
         await peer.accept()
@@ -329,6 +341,7 @@ async def test_fault50_the_answer_to_a_request_that_has_timed_out(autojump_clock
     assert met.aborted_with == (0, 0)
 
 
+@pytest.mark.fault_row(50)
 async def test_fault50_the_answer_to_a_request_whose_caller_has_gone_and_that_has_timed_out(autojump_clock):
     async def script(peer: ScriptedPeer) -> None:
         await peer.accept()
@@ -347,6 +360,7 @@ async def test_fault50_the_answer_to_a_request_whose_caller_has_gone_and_that_ha
     assert trio.current_time() - start <= 5 + 30 + 1.1
 
 
+@pytest.mark.fault_row(50)
 async def test_fault50_the_answer_together_with_the_deadline(autojump_clock):
     """Whoever is first, it is either a success or in doubt, and never both or neither."""
 

@@ -16,6 +16,7 @@ from trio_dicom import (
 from trio_dicom.testing import ScriptedPeer, make_instance_file, message, response_to, scripted_link
 
 
+@pytest.mark.fault_row(51)
 @pytest.mark.parametrize(
     ("proposed", "answered", "window"),
     [
@@ -68,6 +69,7 @@ def number_of(request) -> int:
     return int(request.affected_sop_instance_uid.rpartition(".")[2])
 
 
+@pytest.mark.fault_row(52)
 @pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 2, 1, 0), (2, 0, 3, 1)], ids="fault52-{}".format)
 async def test_responses_in_another_order(order, autojump_clock):
     async def script(peer: ScriptedPeer) -> None:
@@ -85,6 +87,7 @@ async def test_responses_in_another_order(order, autojump_clock):
     assert results == {number: 0xA700 + number for number in range(1, 5)}
 
 
+@pytest.mark.fault_row(52)
 async def test_fault52_a_violation_leaves_what_was_answered_and_dooms_the_rest(autojump_clock):
     async def script(peer: ScriptedPeer) -> None:
         await peer.accept(window=3)
@@ -101,6 +104,7 @@ async def test_fault52_a_violation_leaves_what_was_answered_and_dooms_the_rest(a
     assert [results[number] for number in results if number not in stored] == [(UnexpectedMessageID, True)] * 2
 
 
+@pytest.mark.fault_row(53)
 async def test_fault53_message_ids_wrap_and_skip_those_in_use(autojump_clock):
     seen = []
     two_answered = trio.Event()
@@ -135,6 +139,7 @@ async def test_fault53_message_ids_wrap_and_skip_those_in_use(autojump_clock):
     assert results == dict.fromkeys(range(1, 6), 0)
 
 
+@pytest.mark.fault_row(53)
 async def test_fault53_the_id_of_a_request_whose_caller_has_gone_stays_in_use(autojump_clock):
     seen = []
 
@@ -156,6 +161,7 @@ async def test_fault53_the_id_of_a_request_whose_caller_has_gone_stays_in_use(au
     assert response.is_success
 
 
+@pytest.mark.fault_row(53)
 async def test_fault53_the_place_of_a_request_whose_caller_has_gone_stays_taken(autojump_clock):
     """Until the late response, a window of 1 lets no other request out; then the association is as good as before."""
 

@@ -151,6 +151,7 @@ async def test_only_whole_numbers_from_one_on_are_taken():
         await Inputs([]).take(0)
 
 
+@pytest.mark.fault_row(115)
 async def test_fault115_an_exception_of_the_iterator_passes_when_what_came_before_was_taken(study):
     def failing():
         yield study / "i0"
@@ -167,6 +168,7 @@ async def test_fault115_an_exception_of_the_iterator_passes_when_what_came_befor
     assert not inputs.is_exhausted
 
 
+@pytest.mark.fault_row(115)
 async def test_fault115_an_exception_of_an_async_iterator_passes():
     async def failing():
         yield "/nowhere"
@@ -237,6 +239,7 @@ async def test_an_async_generator_is_closed_and_a_plain_one_is_not(study):
     assert list(plain) == [study / "s1"]
 
 
+@pytest.mark.fault_row(114)
 async def test_fault114_two_tasks_that_take():
     async def hang():
         await trio.sleep_forever()
@@ -250,6 +253,7 @@ async def test_fault114_two_tasks_that_take():
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.fault_row(109)
 async def test_fault109_a_hundred_thousand_pass_through_a_little_memory():
     def paths():
         for number in range(100_000):
@@ -384,6 +388,7 @@ async def test_a_folder_of_very_many_names_is_not_listed_at_once(tmp_path, monke
     assert descriptors() == before  # given up in the middle
 
 
+@pytest.mark.fault_row(106)
 async def test_fault106_links_in_a_folder(study):
     (study / "s2/again").symlink_to(study / "s1")
     (study / "s2/up").symlink_to(study)
@@ -407,6 +412,7 @@ async def test_a_link_to_a_folder_that_is_named_is_walked(study):
     assert names(await all_items(study / "link")) == [str(study / "link/i1"), str(study / "link/i2")]
 
 
+@pytest.mark.fault_row(107)
 async def test_fault107_a_folder_that_cannot_be_listed(study, monkeypatch):
     real = os.scandir
 
@@ -423,6 +429,7 @@ async def test_fault107_a_folder_that_cannot_be_listed(study, monkeypatch):
     assert names(await all_items(study / "s1")) == [str(study / "s1")]
 
 
+@pytest.mark.fault_row(107)
 async def test_fault107_a_folder_whose_listing_breaks_off(study, monkeypatch):
     real = os.scandir
 
@@ -460,6 +467,7 @@ async def test_a_tree_deeper_than_a_path_may_be_long(tmp_path):
         await item.open()
 
 
+@pytest.mark.fault_row(111)
 async def test_fault111_names_of_all_kinds(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     odd = sorted(os.fsdecode(name) for name in (b"\xff\xfe", b"a\nb", b"-rf", b"x" * 255, b" ", b"\x1b[2J"))
@@ -474,6 +482,7 @@ async def test_fault111_names_of_all_kinds(tmp_path, monkeypatch):
             await sent(item)
 
 
+@pytest.mark.fault_row(110)
 async def test_fault110_the_same_file_twice_is_two_inputs(study):
     assert names(await all_items([study / "i0", study / "i0"])) == [str(study / "i0")] * 2
 

@@ -163,6 +163,7 @@ async def test_an_archive_of_more_members_than_memory_should_hold(tmp_path):
         assert len(archive.filelist) == count
 
 
+@pytest.mark.fault_row(109)
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 async def test_fault109_a_member_of_more_than_four_gigabytes(tmp_path):
@@ -358,6 +359,7 @@ async def test_every_byte_of_an_archive_may_be_wrong(tmp_path):
         assert descriptors() == before
 
 
+@pytest.mark.fault_row(108)
 async def test_fault108_an_archive_that_changes(tmp_path):
     path = zip_of(tmp_path / "a.zip", {"small": WHOLE, "large": LARGE})
     small, large = await all_items(path)
@@ -483,6 +485,7 @@ async def test_an_opening_that_hangs_leaves_no_descriptor(tmp_path, monkeypatch)
             await trio.lowlevel.checkpoint()
 
 
+@pytest.mark.fault_row(107)
 async def test_fault107_an_archive_on_a_server_that_is_gone(tmp_path, monkeypatch):
     small, large = await all_items(zip_of(tmp_path / "a.zip", {"small": WHOLE, "large": LARGE}))
     before = descriptors()
@@ -523,6 +526,7 @@ async def test_an_archive_that_is_given_up_in_the_middle(tmp_path):
     assert descriptors() == before
 
 
+@pytest.mark.fault_row(111)
 async def test_fault111_names_in_archives(tmp_path):
     path = tmp_path / "a.zip"
     odd = ["../../x", "/etc/x", "a\nb", "-rf", "x" * 255, "\x1b[2J", "C:\\x", "ü"]

@@ -162,6 +162,7 @@ async def test_padding_and_slashes(file_set):
     assert names(await all_items(path)) == [str(path.parent / "A/B/C")] * 2
 
 
+@pytest.mark.fault_row(105)
 @pytest.mark.parametrize(
     "file_id",
     [
@@ -184,6 +185,7 @@ async def test_fault105_a_name_that_leads_out_of_the_folder(file_set, file_id):
     assert await sent(right) == data_set()
 
 
+@pytest.mark.fault_row(105)
 async def test_fault105_links_that_lead_out_of_the_folder(file_set, tmp_path):
     path = file_set(image(b"OUT"), image(b"UP\\secret"), image(b"IN"), image(b"DANGLING"), image(b"LOOP"))
     root = path.parent
@@ -213,6 +215,7 @@ async def test_a_folder_that_is_reached_by_a_link(file_set, tmp_path):
     assert await sent(item) == data_set()
 
 
+@pytest.mark.fault_row(105)
 async def test_fault105_a_name_of_what_is_not_there_or_no_file(file_set):
     path = file_set(image(b"A\\B\\GONE"), image(b"A\\B"), image(b"DICOMDIR"), image(b"A\\B\\C\\D"))
     gone, folder, itself, below = await all_items(path)
@@ -229,6 +232,7 @@ async def test_a_file_that_vanishes_after_it_was_named(file_set):
     assert "No such file" in await why_not(item)
 
 
+@pytest.mark.fault_row(111)
 async def test_fault111_names_that_no_standard_allows(file_set, tmp_path):
     odd = [b"\xff\xfe", b"a\nb", b"-rf", b"x" * 250]
     for name in odd:

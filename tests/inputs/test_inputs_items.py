@@ -138,6 +138,7 @@ async def test_pydicoms_files_come_to_the_same_from_wherever_they_are_taken(tmp_
     assert await sent(member) == await sent(stream) == whole
 
 
+@pytest.mark.fault_row(104)
 @pytest.mark.parametrize("size", [256, 3 << 20])
 async def test_fault104_another_native_transfer_syntax(item_of, size):
     data = make_instance_file(size)
@@ -152,6 +153,7 @@ async def test_fault104_another_native_transfer_syntax(item_of, size):
             assert decoded(out, syntax) == decoded(await sent(item), EXPLICIT)
 
 
+@pytest.mark.fault_row(105)
 async def test_fault105_a_dicomdir_that_is_met(tmp_path):
     data = (SHIPPED / "dicomdirtests/DICOMDIR").read_bytes()
     (tmp_path / "DICOMDIR").write_bytes(data)
@@ -177,6 +179,7 @@ async def test_an_archive_that_is_met(tmp_path):
     assert "a ZIP archive: name it" in await why_not(item)
 
 
+@pytest.mark.fault_row(106)
 @pytest.mark.parametrize("how", ["named", "in a folder"])
 async def test_fault106_what_is_no_file(tmp_path, monkeypatch, how):
     os.mkfifo(tmp_path / "fifo")
@@ -197,6 +200,7 @@ async def test_fault106_what_is_no_file(tmp_path, monkeypatch, how):
     ]
 
 
+@pytest.mark.fault_row(106)
 async def test_fault106_what_is_no_file_is_not_opened_to_be_looked_at(tmp_path, monkeypatch):
     os.mkfifo(tmp_path / "fifo")
     inputs = [tmp_path / "fifo", "/dev/zero"]
@@ -208,6 +212,7 @@ async def test_fault106_what_is_no_file_is_not_opened_to_be_looked_at(tmp_path, 
     assert len(await all_items(inputs)) == 2
 
 
+@pytest.mark.fault_row(106)
 async def test_fault106_a_folder_that_was_a_file(tmp_path, path):
     (item,) = await all_items([path])
     path.unlink()
@@ -215,6 +220,7 @@ async def test_fault106_a_folder_that_was_a_file(tmp_path, path):
     assert await why_not(item) == f"{path}: not a file but a directory"
 
 
+@pytest.mark.fault_row(107)
 async def test_fault107_a_file_that_vanished_or_may_not_be_read(tmp_path, path, monkeypatch):
     (item,) = await all_items([path])
     path.rename(tmp_path / "elsewhere")
@@ -234,6 +240,7 @@ async def test_fault107_a_file_that_vanished_or_may_not_be_read(tmp_path, path, 
     assert isinstance(item, FileItem)
 
 
+@pytest.mark.fault_row(107)
 async def test_fault107_a_server_that_is_gone_may_be_tried_again(path, monkeypatch):
     (item,) = await all_items([path])
 
@@ -246,6 +253,7 @@ async def test_fault107_a_server_that_is_gone_may_be_tried_again(path, monkeypat
     assert caught.value.retry is Retry.LATER
 
 
+@pytest.mark.fault_row(108)
 async def test_fault108_a_file_that_changes(path):
     (item,) = await all_items([path])
     async with await item.open() as source:

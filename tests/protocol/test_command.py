@@ -164,6 +164,7 @@ def test_what_does_not_fit_is_a_value_error(command: Command) -> None:
 # --- liberal where nothing is lost
 
 
+@pytest.mark.fault_row(28)
 @pytest.mark.parametrize(
     "changes",
     [
@@ -178,6 +179,7 @@ def test_what_makes_no_difference(changes: dict[int, bytes]) -> None:
     assert decode_command(rsp(changes)) == CStoreRSP(7, 0, "1.2.3", "1.2.4")
 
 
+@pytest.mark.fault_row(25)
 @pytest.mark.parametrize("length", [b"\0\0\0\0", b"\xff\xff\xff\xff"])
 def test_fault25_a_wrong_group_length_alone_is_tolerated(length: bytes) -> None:
     assert decode_command(rsp()[:8] + length + rsp()[12:]) == decode_command(rsp())
@@ -194,6 +196,7 @@ def test_absent_and_empty_uids_of_a_response_are_none() -> None:
     assert decode_command(rsp({0x0002: element(0x0002, b""), 0x1000: element(0x1000, b"")})) == expected
 
 
+@pytest.mark.fault_row(36)
 def test_fault36_an_error_comment_is_kept_raw() -> None:
     comment = "\x1b[31m" + "\xe4" * 95
     command = decode_command(rsp({0x0902: element(0x0902, comment.encode("latin-1"))}))
@@ -201,11 +204,13 @@ def test_fault36_an_error_comment_is_kept_raw() -> None:
     assert command.error_comment == comment
 
 
+@pytest.mark.fault_row(35)
 @pytest.mark.parametrize("value", [0, 1, 0x0102, 0xFFFF])
 def test_fault35_every_data_set_type_but_0101_announces_one(value: int) -> None:
     assert decode_command(rsp({0x0800: us(0x0800, value)})).has_data_set
 
 
+@pytest.mark.fault_row(33, 34)
 @pytest.mark.parametrize("status", [0xFF00, 0xFE00, 0x1234, 0x0107])
 def test_fault33_fault34_any_status_is_kept(status: int) -> None:
     command = decode_command(rsp({0x0900: us(0x0900, status)}))
@@ -233,6 +238,7 @@ def test_fields_that_few_messages_have() -> None:
 # --- strict where the meaning changes
 
 
+@pytest.mark.fault_row(25, 26, 74, 84)
 @pytest.mark.parametrize(
     "data",
     [
@@ -267,6 +273,7 @@ def test_what_is_no_command_set(data: bytes) -> None:
     assert (caught.value.abort_source, caught.value.abort_reason) == (2, 6)
 
 
+@pytest.mark.fault_row(26)
 @pytest.mark.parametrize("number", [0x0120, 0x0900])
 def test_fault26_a_response_without_its_essentials(number: int) -> None:
     with pytest.raises(InvalidResponse, match=f"0000,{number:04X}") as caught:

@@ -90,6 +90,7 @@ def test_payload_is_what_is_left_of_a_pdu_and_even(max_pdu_length: int, payload:
     assert payload_per_pdu(max_pdu_length) == payload
 
 
+@pytest.mark.fault_row(11)
 @pytest.mark.parametrize("max_pdu_length", range(-1, 8))
 def test_fault11_no_room_for_data_is_no_endless_loop(max_pdu_length: int) -> None:
     with pytest.raises(ValueError, match="no room for data"):
@@ -98,11 +99,13 @@ def test_fault11_no_room_for_data_is_no_endless_loop(max_pdu_length: int) -> Non
         fragment(b"ab", 1, max_pdu_length, is_command=False, is_last=True)
 
 
+@pytest.mark.fault_row(11)
 def test_fault11_8_is_enough() -> None:
     pdus = pdus_of(fragment(b"abcdef", 1, 8, is_command=False, is_last=True))
     assert [bytes(pdu.pdvs[0].data) for pdu in pdus] == [b"ab", b"cd", b"ef"]
 
 
+@pytest.mark.fault_row(12)
 def test_fault12_the_largest_maximum_makes_one_pdu() -> None:
     assert len(pdus_of(fragment(bytes(1000), 1, 0xFFFFFFFF, is_command=False, is_last=True))) == 1
 
@@ -199,6 +202,7 @@ def assert_violation(
     assert (caught.value.abort_source, caught.value.abort_reason) == (2, 6)
 
 
+@pytest.mark.fault_row(23)
 @pytest.mark.parametrize(
     "before",
     [
@@ -215,6 +219,7 @@ def test_data_where_a_command_is_to_come_is_refused(before: list[PDV]) -> None:
     assert_violation(UnexpectedPDU, assembler, data_pdv(b"ab"), "a data fragment where a command")
 
 
+@pytest.mark.fault_row(23)
 @pytest.mark.parametrize("data", [[], [b"ab"]], ids=["fault23-before-the-data", "fault23-in-the-data"])
 def test_a_command_where_data_is_to_come_is_refused(data: list[bytes]) -> None:
     assembler = MessageAssembler(LIMITS)
@@ -224,6 +229,7 @@ def test_a_command_where_data_is_to_come_is_refused(data: list[bytes]) -> None:
     assert_violation(UnexpectedPDU, assembler, command_pdv(encode_command(ECHO_RQ)), "a command fragment where a data")
 
 
+@pytest.mark.fault_row(23)
 @pytest.mark.parametrize(
     ("before", "then"),
     [
@@ -239,6 +245,7 @@ def test_another_context_in_the_middle_of_a_message_is_refused(before: PDV, then
     assert_violation(UnexpectedPDU, assembler, then, "context 3 in the middle of a message on 1")
 
 
+@pytest.mark.fault_row(24)
 def test_fault24_a_command_that_never_ends_is_stopped_by_its_size() -> None:
     limits = Limits(command_set=1000)
     assembler = MessageAssembler(limits)
@@ -247,10 +254,12 @@ def test_fault24_a_command_that_never_ends_is_stopped_by_its_size() -> None:
     assert_violation(DIMSEDecodeError, assembler, command_pdv(b"ab", is_last=False), "more than 1000 bytes")
 
 
+@pytest.mark.fault_row(24)
 def test_fault24_one_fragment_of_a_command_is_held_against_the_limit_too() -> None:
     assert_violation(DIMSEDecodeError, MessageAssembler(Limits(command_set=256)), command_pdv(bytes(258)))
 
 
+@pytest.mark.fault_row(24)
 def test_fault24_a_command_that_never_ends_is_stopped_by_its_fragments() -> None:
     assembler = MessageAssembler(Limits(command_fragments=5))
     for _ in range(5):
@@ -258,6 +267,7 @@ def test_fault24_a_command_that_never_ends_is_stopped_by_its_fragments() -> None
     assert_violation(DIMSEDecodeError, assembler, command_pdv(b"ab", is_last=False), "more than 5 fragments")
 
 
+@pytest.mark.fault_row(24)
 def test_fault24_limits_hold_for_each_command_anew() -> None:
     raw = encode_command(STORE_RSP)
     assembler = MessageAssembler(Limits(command_fragments=2, command_set=256))
@@ -266,6 +276,7 @@ def test_fault24_limits_hold_for_each_command_anew() -> None:
         assert assembler.receive(command_pdv(raw[10:])) == CommandReceived(1, STORE_RSP)
 
 
+@pytest.mark.fault_row(24)
 @pytest.mark.parametrize("kind", ["command", "data"])
 def test_fault24_empty_pdvs_without_end_are_stopped(kind: str) -> None:
     assembler = MessageAssembler(Limits(empty_pdvs=4))
@@ -278,6 +289,7 @@ def test_fault24_empty_pdvs_without_end_are_stopped(kind: str) -> None:
     assert_violation(InvalidPDU, assembler, pdv, "more than 4 empty PDVs")
 
 
+@pytest.mark.fault_row(24)
 def test_fault24_only_empty_pdvs_in_a_row_count() -> None:
     assembler = MessageAssembler(Limits(empty_pdvs=1))
     assembler.receive(command_pdv(encode_command(STORE_RQ)))
@@ -291,6 +303,7 @@ def test_a_command_that_cannot_be_read_is_a_violation() -> None:
     assert_violation(DIMSEDecodeError, MessageAssembler(LIMITS), command_pdv(b""))
 
 
+@pytest.mark.fault_row(26)
 def test_fault26_a_response_without_status_is_no_response() -> None:
     raw = encode_command(CEchoRSP(1, 0, VERIFICATION))
     status = bytes.fromhex("00000009 02000000 0000")

@@ -161,6 +161,7 @@ def test_128_contexts_have_the_odd_ids() -> None:
 # --- concluding
 
 
+@pytest.mark.fault_row(8)
 def test_fault8_what_the_answer_omits_is_rejected() -> None:
     negotiated = conclude(request(), reply(accept(3, IMPLICIT_VR_LITTLE_ENDIAN)), SETTINGS)
     assert negotiated.accepted == {3: AcceptedContext(3, MR, IMPLICIT_VR_LITTLE_ENDIAN)}
@@ -169,6 +170,7 @@ def test_fault8_what_the_answer_omits_is_rejected() -> None:
     assert negotiated.contexts_for(CT) == ()
 
 
+@pytest.mark.fault_row(7)
 def test_fault7_nothing_accepted_is_no_violation() -> None:
     answers = [PresentationContextAC(1, 3, ()), PresentationContextAC(3, 99, (JPEG, CT))]
     negotiated = conclude(request(), reply(*answers), SETTINGS)
@@ -176,6 +178,7 @@ def test_fault7_nothing_accepted_is_no_violation() -> None:
     assert [context.result for context in negotiated.rejected] == [3, 99]
 
 
+@pytest.mark.fault_row(5)
 @pytest.mark.parametrize("answers", [[accept(5)], [accept(2)], [accept(0)], [accept(1), accept(3), accept(1)]])
 def test_fault5_an_answer_to_what_was_not_asked(answers: list[PresentationContextAC]) -> None:
     with pytest.raises(InvalidPDU, match="answer") as caught:
@@ -183,6 +186,7 @@ def test_fault5_an_answer_to_what_was_not_asked(answers: list[PresentationContex
     assert (caught.value.abort_source, caught.value.abort_reason) == (2, 6)
 
 
+@pytest.mark.fault_row(6)
 @pytest.mark.parametrize("transfer_syntaxes", [(), (JPEG,), DEFAULTS])
 def test_fault6_an_acceptance_without_one_proposed_transfer_syntax(transfer_syntaxes: tuple[str, ...]) -> None:
     answers = [PresentationContextAC(1, 0, transfer_syntaxes), accept(3)]
@@ -191,6 +195,7 @@ def test_fault6_an_acceptance_without_one_proposed_transfer_syntax(transfer_synt
     assert negotiated.rejected == (RejectedContext(CT, DEFAULTS, 2),)
 
 
+@pytest.mark.fault_row(9, 13)
 def test_fault9_fault13_what_is_not_tested() -> None:
     response = AssociateAC("", "OTHER", (accept(),), (UnknownItem(0x99, b"?"),), application_context="1.2.3")
     assert list(conclude(request(), response, SETTINGS).accepted) == [1]
@@ -201,10 +206,12 @@ def test_the_peers_maximum_length(length: int) -> None:
     assert concluded(MaximumLength(length)).peer_max_pdu_length == length
 
 
+@pytest.mark.fault_row(10)
 def test_fault10_no_maximum_length_is_no_limit() -> None:
     assert concluded().peer_max_pdu_length == 0
 
 
+@pytest.mark.fault_row(11)
 @pytest.mark.parametrize("length", range(1, 8))
 def test_fault11_a_maximum_length_without_room(length: int) -> None:
     with pytest.raises(PeerLimitUnusable, match=f"of {length} "):
@@ -213,6 +220,7 @@ def test_fault11_a_maximum_length_without_room(length: int) -> None:
         answer(attrs.evolve(request(), user_information=(MaximumLength(length),)), {}, SETTINGS)
 
 
+@pytest.mark.fault_row(51)
 @pytest.mark.parametrize(
     ("proposed", "answered", "window"),
     [
@@ -235,6 +243,7 @@ def test_the_operations_window(proposed: int, answered: int | None, window: int)
     assert (negotiated.operations_window, negotiated.performed_window) == (window, 1)
 
 
+@pytest.mark.fault_row(54)
 @pytest.mark.parametrize(
     ("proposed", "answered", "scu", "scp"),
     [
@@ -258,6 +267,7 @@ def identity(positive_response: bool) -> AssociationSettings:
     return AssociationSettings(user_identity=secret)
 
 
+@pytest.mark.fault_row(55)
 def test_fault55_an_identity_that_is_not_confirmed() -> None:
     with pytest.raises(IdentityNotConfirmed) as caught:
         concluded(settings=identity(True))
@@ -265,6 +275,7 @@ def test_fault55_an_identity_that_is_not_confirmed() -> None:
     assert concluded(settings=identity(False)).user_identity_response is None
 
 
+@pytest.mark.fault_row(55)
 def test_fault55_an_identity_that_is_confirmed() -> None:
     negotiated = concluded(UserIdentityAC(b"ticket"), settings=identity(True))
     assert negotiated.user_identity_response == b"ticket"
@@ -315,6 +326,7 @@ def test_an_answer_takes_the_first_syntax_of_the_requestor_that_is_supported() -
     assert negotiated.peer_implementation_class_uid == IMPLEMENTATION_CLASS_UID
 
 
+@pytest.mark.fault_row(64)
 def test_fault64_another_application_context_is_rejected() -> None:
     assert rejection(attrs.evolve(request(), application_context="1.2.3")) == AssociateRJ(1, 1, 2)
 

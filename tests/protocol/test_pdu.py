@@ -197,6 +197,7 @@ def test_an_acceptance_built_by_hand_is_read() -> None:
     )
 
 
+@pytest.mark.fault_row(9)
 def test_fault09_reserved_bytes_titles_and_unknown_items_of_an_acceptance_are_not_tested() -> None:
     raw = bytearray(
         associate(2, APPLICATION_ITEM, CONTEXT_AC, item(0x5F, b"?"), item(0x50), called=b"\xff\0\x1b" * 5 + b" ")
@@ -227,6 +228,7 @@ def test_unknown_items_in_a_context_are_skipped() -> None:
     assert pdu.presentation_contexts == (PresentationContextRQ(1, VERIFICATION, (IMPLICIT_VR_LITTLE_ENDIAN,)),)
 
 
+@pytest.mark.fault_row(10)
 @pytest.mark.parametrize("user_items", [(), (item(0x50),)], ids=["no-item", "fault10-no-maximum-length"])
 def test_user_information_may_be_missing(user_items: tuple[bytes, ...]) -> None:
     pdu = decode(associate(2, APPLICATION_ITEM, CONTEXT_AC, *user_items))
@@ -234,6 +236,7 @@ def test_user_information_may_be_missing(user_items: tuple[bytes, ...]) -> None:
     assert pdu.user_information == ()
 
 
+@pytest.mark.fault_row(10, 11, 12)
 @pytest.mark.parametrize("length", [0, 1, 7, 0xFFFFFFFF], ids=["fault10-0", "fault11-1", "fault11-7", "fault12"])
 def test_any_maximum_length_is_read_and_nothing_is_allocated_for_it(length: int) -> None:
     pdu = decode(associate(2, APPLICATION_ITEM, CONTEXT_AC, item(0x50, ui.MaximumLength(length).encode())))
@@ -241,18 +244,21 @@ def test_any_maximum_length_is_read_and_nothing_is_allocated_for_it(length: int)
     assert pdu.user_information == (ui.MaximumLength(length),)
 
 
+@pytest.mark.fault_row(13)
 def test_fault13_another_application_context_is_for_the_negotiation_to_judge() -> None:
     pdu = decode(associate(2, item(0x10, b"1.2.3"), CONTEXT_AC, USER_ITEM))
     assert isinstance(pdu, AssociateAC)
     assert pdu.application_context == "1.2.3"
 
 
+@pytest.mark.fault_row(63)
 def test_fault63_another_protocol_version_is_for_the_state_machine_to_judge() -> None:
     pdu = decode(associate(1, APPLICATION_ITEM, CONTEXT_RQ, USER_ITEM, version=2))
     assert isinstance(pdu, AssociateRQ)
     assert pdu.protocol_version == 2
 
 
+@pytest.mark.fault_row(5)
 def test_fault05_context_ids_of_an_acceptance_are_for_the_negotiation_to_judge() -> None:
     answers = [item(0x21, bytes((context_id, 0, 0, 0)), TRANSFER_ITEM) for context_id in (0, 2, 255, 255)]
     pdu = decode(associate(2, APPLICATION_ITEM, *answers, USER_ITEM))
@@ -260,6 +266,7 @@ def test_fault05_context_ids_of_an_acceptance_are_for_the_negotiation_to_judge()
     assert [context.context_id for context in pdu.presentation_contexts] == [0, 2, 255, 255]
 
 
+@pytest.mark.fault_row(6)
 def test_fault06_transfer_syntaxes_of_an_acceptance_are_kept_as_they_came() -> None:
     explicit = item(0x40, EXPLICIT_VR_LITTLE_ENDIAN.encode())
     answers = [item(0x21, b"\1\0\0\0", *syntaxes) for syntaxes in ((), (TRANSFER_ITEM,), (TRANSFER_ITEM, explicit))]
@@ -272,6 +279,7 @@ def test_fault06_transfer_syntaxes_of_an_acceptance_are_kept_as_they_came() -> N
     ]
 
 
+@pytest.mark.fault_row(6)
 @pytest.mark.parametrize("rest", [b"", b"\x40", b"\x40\0\0\0", b"\x40\0\0\5x", b"\x40\0\0\1x"])
 @pytest.mark.parametrize("result", [1, 2, 3, 4, 255])
 def test_fault06_transfer_syntaxes_of_a_rejected_context_are_not_significant(result: int, rest: bytes) -> None:
@@ -284,6 +292,7 @@ def test_results_are_those_of_the_standard() -> None:
     assert [result.value for result in ContextResult] == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.fault_row(68)
 def test_fault68_128_contexts_are_read() -> None:
     contexts = [item(0x20, bytes((n, 0, 0, 0)), ABSTRACT_ITEM, TRANSFER_ITEM) for n in range(1, 256, 2)]
     pdu = decode(associate(1, APPLICATION_ITEM, *contexts, USER_ITEM))
@@ -291,6 +300,7 @@ def test_fault68_128_contexts_are_read() -> None:
     assert [context.context_id for context in pdu.presentation_contexts] == list(range(1, 256, 2))
 
 
+@pytest.mark.fault_row(22)
 @pytest.mark.parametrize("control", range(256))
 def test_fault22_reserved_bits_of_the_control_header_are_ignored(control: int) -> None:
     pdu = decode(bytes.fromhex("04 00 00000008 00000004 01") + bytes((control,)) + b"ab")
@@ -373,11 +383,13 @@ REFUSED = {
 }
 
 
+@pytest.mark.fault_row(14, 15, 16, 20, 62, 68, 69, 70)
 @pytest.mark.parametrize("raw", REFUSED.values(), ids=REFUSED)
 def test_what_the_standard_does_not_have_is_refused(raw: bytes) -> None:
     assert_refused(raw)
 
 
+@pytest.mark.fault_row(17)
 @pytest.mark.parametrize("pdu_type", [0x00, 0x08, 0x15, 0xFF])
 def test_fault17_an_unknown_type_is_refused(pdu_type: int) -> None:
     with pytest.raises(UnrecognisedPDU) as caught:
@@ -392,6 +404,7 @@ def test_limits_are_settings() -> None:
     assert_refused(encode(PDataTF((PDV(1, False, True, bytes(4096)),))), limits)
 
 
+@pytest.mark.fault_row(69)
 @pytest.mark.parametrize("name", [name for name in REFUSED if name.startswith("fault69")])
 def test_fault69_memory_is_bounded_by_the_bytes_received(name: str) -> None:
     raw = REFUSED[name]
@@ -496,6 +509,7 @@ def test_noise_behind_the_fixed_part_is_refused_or_read(pdu_type: int, rest: byt
     assert decode(encode(pdu)) == pdu
 
 
+@pytest.mark.fault_row(69)
 @pytest.mark.parametrize("count", [1024, 1025])
 def test_fault69_more_items_than_there_can_be(count: int) -> None:
     contexts = (PresentationContextRQ(1, VERIFICATION, (IMPLICIT_VR_LITTLE_ENDIAN,)),)

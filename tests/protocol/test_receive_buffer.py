@@ -211,6 +211,7 @@ HEADERS = {
 }
 
 
+@pytest.mark.fault_row(15, 16, 62, 72)
 @pytest.mark.parametrize("header", HEADERS.values(), ids=HEADERS)
 def test_a_length_that_cannot_be_is_refused_from_the_header_alone(header: bytes) -> None:
     buffer = ReceiveBuffer(LIMITS)
@@ -228,6 +229,7 @@ def test_a_length_that_cannot_be_is_refused_from_the_header_alone(header: bytes)
     assert peak < 100_000
 
 
+@pytest.mark.fault_row(17)
 @pytest.mark.parametrize(
     ("start", "hint"),
     [

@@ -206,6 +206,7 @@ def test_a_machine_is_connected_once(side: Side, state: State) -> None:
 # --- associating
 
 
+@pytest.mark.fault_row(3)
 @pytest.mark.parametrize("triple", [(1, 1, 1), (1, 1, 7), (1, 2, 2), (2, 3, 1), (2, 3, 2)])
 def test_fault3_a_rejection_ends_it(triple: tuple[int, int, int]) -> None:
     machine = machine_in(State.STA5)
@@ -213,12 +214,14 @@ def test_fault3_a_rejection_ends_it(triple: tuple[int, int, int]) -> None:
     assert machine.must_close
 
 
+@pytest.mark.fault_row(4)
 def test_fault4_a_rejection_without_a_meaning_is_one() -> None:
     machine = machine_in(State.STA5)
     assert hear(machine, AssociateRJ(0, 255, 99)) == AssociateRJ(0, 255, 99)
     assert machine.must_close
 
 
+@pytest.mark.fault_row(18, 19, 41, 71)
 @pytest.mark.parametrize(
     ("state", "pdu", "name"),
     [
@@ -250,6 +253,7 @@ def test_data_before_our_request_is_judged_once_it_is_sent() -> None:
         machine.next_event()
 
 
+@pytest.mark.fault_row(63)
 @pytest.mark.parametrize("version", [0, 2, 0xFFFE])
 def test_fault63_another_protocol_version_is_rejected(version: int) -> None:
     machine = machine_in(State.STA2)
@@ -321,6 +325,7 @@ def test_garbage_in_sta13_is_answered_and_does_not_end() -> None:
 # --- releasing
 
 
+@pytest.mark.fault_row(37)
 def test_fault37_the_peer_releases_while_we_still_send() -> None:
     machine = machine_in(State.STA6)
     assert hear(machine, ReleaseRQ()) == ReleaseRQ()
@@ -334,6 +339,7 @@ def test_fault37_the_peer_releases_while_we_still_send() -> None:
     assert machine.must_close
 
 
+@pytest.mark.fault_row(39)
 @pytest.mark.parametrize("side", Side)
 def test_fault39_data_still_arrives_after_our_release_request(side: Side) -> None:
     machine = machine_in(State.STA7, side)
@@ -343,6 +349,7 @@ def test_fault39_data_still_arrives_after_our_release_request(side: Side) -> Non
     assert machine.must_close
 
 
+@pytest.mark.fault_row(38)
 def test_fault38_both_sides_release_at_once_and_end_clean() -> None:
     requestor, acceptor = established(Side.REQUESTOR), established(Side.ACCEPTOR)
     from_requestor = requestor.send(ReleaseRQ())
@@ -367,6 +374,7 @@ def test_fault38_both_sides_release_at_once_and_end_clean() -> None:
     assert not acceptor.artim_running
 
 
+@pytest.mark.fault_row(40)
 def test_fault40_a_release_that_is_not_answered_can_be_aborted() -> None:
     machine = machine_in(State.STA7)
     assert machine.send(ABORT) == ABORT.encode()
@@ -441,6 +449,7 @@ def test_a_pdu_that_cannot_be_encoded_changes_nothing() -> None:
 # --- chunks
 
 
+@pytest.mark.fault_row(46)
 @pytest.mark.parametrize("size", [1, 2, 5, 7, 11, 64, 10_000])
 def test_fault46_the_events_do_not_depend_on_the_chunks(size: int) -> None:
     pdus: list[PDU] = [AC, DATA, PDataTF((PDV(1, False, True, b"0123456789" * 20),)), DATA, ReleaseRQ()]

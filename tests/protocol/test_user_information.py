@@ -87,6 +87,7 @@ def test_later_versions_may_append_to_common_extended_negotiation() -> None:
     assert decode(ui.encode_item(0x57, item.encode()[4:] + b"more")) == (item,)
 
 
+@pytest.mark.fault_row(14)
 @pytest.mark.parametrize(
     ("item_type", "value"),
     [
@@ -130,12 +131,14 @@ def test_what_has_no_meaning_is_refused(item_type: int, value: str) -> None:
     assert (caught.value.abort_source, caught.value.abort_reason) == (2, 6)
 
 
+@pytest.mark.fault_row(14)
 @pytest.mark.parametrize("left_over", ["51", "5100", "510000", "51000004", "510000040000 40", "5100ffff"])
 def test_fault14_an_item_that_runs_past_the_end_is_refused(left_over: str) -> None:
     with pytest.raises(InvalidPDU):
         decode(ui.AsynchronousOperationsWindow(1, 1).encode(), bytes.fromhex(left_over))
 
 
+@pytest.mark.fault_row(70)
 @pytest.mark.parametrize(
     "item",
     [

@@ -172,6 +172,7 @@ async def test_only_the_owner_can_read(root: pathlib.Path) -> None:
 # --- the identity ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault_row(77)
 @pytest.mark.parametrize("transfer_syntax", SYNTAXES)
 @pytest.mark.parametrize("changes", [{"uid": UID + "2"}, {"sop_class": MR}, {"uid": "1"}], ids=str)
 async def test_another_identity_than_the_request_fault77(
@@ -198,6 +199,7 @@ async def test_an_identity_that_is_absent_is_taken_from_the_request(root: pathli
     assert stored.status == 0
 
 
+@pytest.mark.fault_row(77)
 @pytest.mark.parametrize("before", [9000, 2_000_000])
 @pytest.mark.parametrize(("uid", "status"), [("9.9", 0xA900), (UID, 0x0000)])
 async def test_an_identity_far_behind_the_beginning_fault77(
@@ -208,11 +210,13 @@ async def test_an_identity_far_behind_the_beginning_fault77(
     assert names(root) == ([] if status else [f"{UID}.dcm"])
 
 
+@pytest.mark.fault_row(79)
 @pytest.mark.parametrize("data", [b"xx", b"\x08\x00\x05\x00CS\xff\x00ISO_IR 100"], ids=["two_bytes", "cut_short"])
 async def test_damaged_before_its_identity_fault79(root: pathlib.Path, data: bytes) -> None:
     assert refused(await InstanceFolder(root).store(instance(data)), 0xC000)
 
 
+@pytest.mark.fault_row(75)
 @pytest.mark.parametrize("uid", ["", "../../x", "1.2/3", "CON", "1.2.", "٣.٢", "1" * 65, "1\0"])
 async def test_a_request_without_a_valid_uid_fault75(root: pathlib.Path, uid: str) -> None:
     arriving = instance(data_set(10, uid=None), uid="1.2")
@@ -222,6 +226,7 @@ async def test_a_request_without_a_valid_uid_fault75(root: pathlib.Path, uid: st
     assert names(root.parent) == []
 
 
+@pytest.mark.fault_row(79)
 async def test_nothing_at_all_fault79(root: pathlib.Path) -> None:
     stored = await InstanceFolder(root).store(instance(b""))
     assert refused(stored, 0xC000)
@@ -235,6 +240,7 @@ async def test_a_group_that_does_not_belong_there(root: pathlib.Path, group: byt
     assert refused(await InstanceFolder(root).store(instance(data)), 0xC000)
 
 
+@pytest.mark.fault_row(81)
 async def test_deflated_bytes_that_are_damaged_or_a_bomb_fault81(root: pathlib.Path) -> None:
     folder = InstanceFolder(root)
     damaged = instance(b"\xff" * 100, transfer_syntax=DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN)
@@ -268,6 +274,7 @@ async def test_too_large_is_said_while_it_still_comes(root: pathlib.Path) -> Non
     assert names(root) == []
 
 
+@pytest.mark.fault_row(82)
 async def test_space_that_is_to_be_kept_free_fault82(
     root: pathlib.Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -302,6 +309,7 @@ async def test_nothing_of_the_patient_or_the_instance_is_logged(
 # --- duplicates -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault_row(76)
 @pytest.mark.parametrize(
     ("duplicates", "status", "stays"),
     [(Duplicates.REPLACE, 0, 2), (Duplicates.KEEP, 0, 1), (Duplicates.REFUSE, 0x0111, 1)],
@@ -322,6 +330,7 @@ async def test_the_same_instance_again_fault76(
     assert path.stat().st_nlink == 1
 
 
+@pytest.mark.fault_row(76)
 @pytest.mark.parametrize("duplicates", Duplicates)
 async def test_the_same_instance_at_the_same_time_fault76(root: pathlib.Path, duplicates: Duplicates) -> None:
     folders = [InstanceFolder(root, duplicates=duplicates) for _ in range(2)]  # as of two processes

@@ -64,6 +64,7 @@ class Calls:
 # --- the disk -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault_row(82)
 @pytest.mark.parametrize("is_there", [False, True], ids=["new", "again"])
 @pytest.mark.parametrize("duplicates", Duplicates)
 @pytest.mark.parametrize(
@@ -265,6 +266,7 @@ def test_durable_forgets_rather_than_grows() -> None:
 # --- the receiver is killed -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault_row(116)
 @pytest.mark.parametrize("replace", [True, False])
 def test_killed_before_the_kth_call_fault116(tmp_path: pathlib.Path, replace: bool) -> None:
     code = """
@@ -322,6 +324,7 @@ def test_killed_before_the_kth_call_fault116(tmp_path: pathlib.Path, replace: bo
 # --- cancelled ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault_row(112)
 @pytest.mark.parametrize("size", [1000, 3 << 20])
 def test_cancelled_at_every_checkpoint_fault112(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, size: int

@@ -161,6 +161,7 @@ HOSTILE = [
 ]
 
 
+@pytest.mark.fault_row(66, 75)
 @pytest.mark.parametrize("value", HOSTILE, ids=lambda value: repr(value[:20]))
 @pytest.mark.parametrize("field", [field for field in FIELDS if field != "sop_instance_uid"])
 def test_hostile_values_fault75_fault66(field: str, value: bytes) -> None:
@@ -231,6 +232,7 @@ def test_two_instances_are_two_paths(template: str, two: list[tuple[str, str, st
     assert (two[0][0] == two[1][0]) or "/".join(paths[0]).lower() != "/".join(paths[1]).lower()
 
 
+@pytest.mark.fault_row(66)
 @pytest.mark.parametrize("title", ["../x", "  ", "A\x1b[B", "Ä/Ö", "\\\\host\\x"])
 async def test_ae_titles_are_the_peers_fault66(tmp_path: pathlib.Path, title: str) -> None:
     root = tmp_path / "in"
@@ -310,6 +312,7 @@ async def test_what_is_before_them_is_stepped_over(tmp_path: pathlib.Path, betwe
     assert stored.path == tmp_path / "P1" / UID
 
 
+@pytest.mark.fault_row(80)
 @pytest.mark.parametrize(
     "rest",
     [
@@ -346,6 +349,7 @@ async def test_without_such_fields_the_data_set_is_not_read(tmp_path: pathlib.Pa
     assert stored.status == 0
 
 
+@pytest.mark.fault_row(81)
 async def test_a_deflate_bomb_is_inflated_to_a_limit_fault81(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -62,6 +62,7 @@ async def test_a_living_receiver_keeps_its_file(tmp_path: pathlib.Path, receiver
     assert names(tmp_path) == [f"{UID}.dcm", "whole"]
 
 
+@pytest.mark.fault_row(78, 116)
 @pytest.mark.parametrize("explicitly", [True, False])
 async def test_what_a_killed_receiver_left_is_removed_fault78_fault116(
     tmp_path: pathlib.Path, receiver: subprocess.Popen[str], explicitly: bool

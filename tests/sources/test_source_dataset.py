@@ -289,6 +289,7 @@ async def test_pixels_that_are_not_what_they_said_never_finish(pixels, error):
             await source.read_into(memoryview(bytearray(10)))
 
 
+@pytest.mark.fault_row(115)
 @pytest.mark.parametrize("target", [EXPLICIT, DEFLATED])
 async def test_fault115_pixels_that_raise(target):
     bug = ZeroDivisionError("Nobody^At^All")

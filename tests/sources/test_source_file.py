@@ -119,18 +119,21 @@ async def test_encoded_anew_from_the_open_file(path, reading, target):
 # --- what is no file ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault_row(106)
 async def test_fault106_a_directory(tmp_path):
     with pytest.raises(InvalidObject, match="directory") as caught:
         await open_file(tmp_path)
     assert str(tmp_path) in str(caught.value)
 
 
+@pytest.mark.fault_row(106)
 async def test_fault106_a_fifo_does_not_hang(tmp_path):
     os.mkfifo(tmp_path / "fifo")
     with trio.fail_after(5), pytest.raises(InvalidObject, match="FIFO"):
         await open_file(tmp_path / "fifo")
 
 
+@pytest.mark.fault_row(106)
 async def test_fault106_a_socket(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with socket.socket(socket.AF_UNIX) as listener:
@@ -139,12 +142,14 @@ async def test_fault106_a_socket(tmp_path, monkeypatch):
             await open_file("socket")
 
 
+@pytest.mark.fault_row(106)
 @pytest.mark.parametrize("device", ["/dev/zero", "/dev/null"])
 async def test_fault106_a_device(device):
     with pytest.raises(InvalidObject, match="character device"):
         await open_file(device)
 
 
+@pytest.mark.fault_row(106)
 async def test_fault106_links_that_lead_nowhere(tmp_path):
     (tmp_path / "dangling").symlink_to("nothing")
     (tmp_path / "loop").symlink_to("loop")
@@ -155,6 +160,7 @@ async def test_fault106_links_that_lead_nowhere(tmp_path):
         assert caught.value.retry is Retry.NEVER
 
 
+@pytest.mark.fault_row(107)
 @pytest.mark.parametrize(("number", "retry"), [(errno.EACCES, Retry.NEVER), (errno.EIO, Retry.LATER),
                                                (errno.ESTALE, Retry.LATER), (errno.EMFILE, Retry.LATER)])  # fmt: skip
 async def test_fault107_an_error_of_the_system_says_when_to_try_again(path, monkeypatch, number, retry):
@@ -167,6 +173,7 @@ async def test_fault107_an_error_of_the_system_says_when_to_try_again(path, monk
     assert (caught.value.retry, caught.value.__cause__.errno, caught.value.where) == (retry, number, str(path))
 
 
+@pytest.mark.fault_row(107)
 async def test_fault107_an_error_in_the_middle(path, monkeypatch, reading):
     before = descriptors()
     async with await open_file(path) as source:
@@ -195,12 +202,14 @@ async def test_what_is_no_object_is_refused_and_closed(tmp_path, data):
     assert descriptors() == before
 
 
+@pytest.mark.fault_row(100)
 async def test_fault100_odd_length_is_refused_at_opening(tmp_path):
     (tmp_path / "x").write_bytes(meta() + data_set() + b"x")
     with pytest.raises(InvalidObject, match="odd length"):
         await open_file(tmp_path / "x")
 
 
+@pytest.mark.fault_row(111)
 async def test_fault111_names_are_escaped_in_messages(tmp_path):
     for name in (b"\xff\xfe", b"a\nb", b"-rf", b"x" * 255):
         odd = pathlib.Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
@@ -252,6 +261,7 @@ def replace(path):
     os.replace(other, path)
 
 
+@pytest.mark.fault_row(108)
 @pytest.mark.parametrize("change", [grow, shrink, shrink_a_little, rewrite, replace, pathlib.Path.unlink])
 @pytest.mark.parametrize("pixels", [LARGE, data_set()], ids=["large", "small"])
 async def test_fault108_a_file_that_changed_never_finishes(tmp_path, reading, change, pixels):
@@ -265,12 +275,14 @@ async def test_fault108_a_file_that_changed_never_finishes(tmp_path, reading, ch
         assert caught.value.where == str(path)
 
 
+@pytest.mark.fault_row(108)
 async def test_fault108_a_renamed_file_is_the_same_file(path, reading):
     async with await open_file(path) as source:
         path.rename(path.with_suffix(".moved"))
         assert await drain(source) == LARGE
 
 
+@pytest.mark.fault_row(108)
 async def test_fault108_a_changed_file_never_finishes_encoded_anew_either(path, reading):
     async with await open_file(path) as source:
         await source.prepare(IMPLICIT)
@@ -404,6 +416,7 @@ async def test_a_file_that_cannot_be_encoded_anew_says_which(tmp_path):
         assert await drain(source) == data_set()[:-2]
 
 
+@pytest.mark.fault_row(107)
 async def test_fault107_an_error_while_it_is_encoded_anew(path, monkeypatch):
     def fail(fd):
         raise OSError(errno.ESTALE, "no luck")

@@ -65,6 +65,7 @@ def test_more_bytes_are_asked_for_until_the_identity_is_certain():
     assert parse_head(data[:certain], at_end=False) is not None
 
 
+@pytest.mark.fault_row(93, 94, 96, 97, 98, 101, 105)
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
@@ -100,12 +101,14 @@ def test_what_cannot_be_sent_is_refused(data, reason):
         parse_head(data, at_end=True)
 
 
+@pytest.mark.fault_row(95)
 @pytest.mark.parametrize("length", [None, 0, 2, 10_000, 0xFFFFFFFF])
 def test_fault95_the_group_length_is_not_relied_upon(length):
     start = meta(group_length=length)
     assert parse_head(start + data_set(), at_end=True).data_set_offset == len(start)
 
 
+@pytest.mark.fault_row(95)
 def test_fault95_meta_without_end_is_refused_at_64_kib():
     endless = bytes(128) + b"DICM" + element(2, 0x16, "AE", b"X" * 16) * 4000
     with pytest.raises(InvalidObject, match="longer than 64 KiB"):
@@ -115,12 +118,14 @@ def test_fault95_meta_without_end_is_refused_at_64_kib():
         parse_head(huge, at_end=False)
 
 
+@pytest.mark.fault_row(98)
 def test_fault98_one_byte_of_padding_is_taken_off():
     start = meta(None, instance=None) + element(2, 3, "UI", b"1.2.3 ") + element(2, 0x10, "UI", uid(EXPLICIT))
     head = parse_head(start + data_set(CT, "1.2.3"), at_end=True)
     assert head.sop_instance_uid == "1.2.3"
 
 
+@pytest.mark.fault_row(98)
 def test_fault98_a_second_byte_of_padding_is_not():
     start = meta(None, instance=None) + element(2, 3, "UI", b"1.23  ") + element(2, 0x10, "UI", uid(EXPLICIT))
     with pytest.raises(InvalidObject, match="not a UID"):

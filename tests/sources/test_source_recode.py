@@ -135,6 +135,7 @@ def test_retired_group_lengths_go():
     assert recoded(body, EXPLICIT, IMPLICIT) == implicit(8, 5, b"ISO_IR 100")
 
 
+@pytest.mark.fault_row(99)
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
@@ -162,6 +163,7 @@ def test_deep_nesting_is_refused():
         recoded(opening * 500, EXPLICIT, IMPLICIT)
 
 
+@pytest.mark.fault_row(81)
 def test_fault81_inflation_has_limits(monkeypatch):
     bomb = deflate([bytes(4 << 20)])
     monkeypatch.setattr(recode_module, "MAX_INFLATED", 1 << 20)

@@ -149,6 +149,7 @@ async def test_a_stream_without_an_object(data):
         await open_stream(io.BytesIO(data))
 
 
+@pytest.mark.fault_row(100)
 async def test_fault100_an_odd_stream_never_finishes():
     with pytest.raises(InvalidObject, match="odd length"):
         await open_stream(io.BytesIO(WHOLE + b"x"))
@@ -159,6 +160,7 @@ async def test_fault100_an_odd_stream_never_finishes():
             await source.read_into(memoryview(bytearray(10)))
 
 
+@pytest.mark.fault_row(115)
 @pytest.mark.parametrize("error", [OSError(5, "no luck"), trio.BrokenResourceError("gone"), RuntimeError("a bug")])
 @pytest.mark.parametrize("make", [lambda e: Drip(WHOLE, 5000, e), lambda e: Bare(WHOLE, e)])
 async def test_fault115_a_stream_that_raises(error, make):
@@ -170,6 +172,7 @@ async def test_fault115_a_stream_that_raises(error, make):
             await source.read_into(memoryview(bytearray(10)))
 
 
+@pytest.mark.fault_row(108)
 @pytest.mark.parametrize("data", [WHOLE + b"xx", WHOLE[:-2]])
 async def test_fault108_a_file_object_that_changes(data):
     stream = io.BytesIO(WHOLE)

@@ -1,0 +1,163 @@
+"""What a peer does that calls us."""
+
+from __future__ import annotations
+
+from .fault_row import FaultRow as Row
+
+ACCEPTOR = (
+    Row(
+        60,
+        "It connects and says nothing, or drips",
+        "Closed without a word after `Timeouts.artim`; others do not notice.",
+    ),
+    Row(
+        61,
+        "Silent connections by the thousand; no file descriptors left",
+        "Those who have waited longest for their request make room (`Admission`); accepting goes on, and rests a "
+        "little when there are no descriptors.",
+    ),
+    Row(
+        62,
+        "An association request of a length that cannot be",
+        "Refused by its first 6 bytes, A(2, 6); nothing is allocated.",
+    ),
+    Row(63, "A protocol version without bit 0", "Rejected: result 1, source 2, reason 2."),
+    Row(64, "Another application context", "Rejected: result 1, source 1, reason 2."),
+    Row(
+        65,
+        "An AE title that is not let in, its own or ours",
+        "Rejected: result 1, source 1, reason 3 (calling) or 7 (called).",
+    ),
+    Row(
+        66,
+        "An AE title that is a path, blank, or has control characters or 8-bit characters",
+        "Rejected or A(2, 6); escaped in logs; no title is ever part of a path.",
+    ),
+    Row(
+        67,
+        "More associations than there may be",
+        "Rejected at once: result 2, source 3, reason 2. A place is free again whatever way an association ends.",
+    ),
+    Row(
+        68,
+        "No presentation context, more than 128, or with an ID that is even or there twice, or without its syntaxes",
+        "A(2, 6). 128 of them are answered one by one.",
+    ),
+    Row(
+        69,
+        "Thousands of sub-items that declare more than they have",
+        "Refused within the bounds of their item; memory stays as it is.",
+    ),
+    Row(
+        70,
+        "User information twice, or of kinds that nobody knows",
+        "Twice: A(2, 6). Unknown: not looked at.",
+    ),
+    Row(
+        71,
+        "A second association request, also in the middle of a data set",
+        "A(2, 2). The handler is cancelled, the temporary file is removed.",
+    ),
+    Row(
+        72,
+        "A PDU that is longer than we announced",
+        "Taken up to `Limits.pdu_length`, with one warning in the log for an association; beyond that A(2, 6).",
+    ),
+    Row(
+        73,
+        "A C-STORE of another SOP class than that of its presentation context",
+        "The data set is dropped, the answer is 0122, and the association goes on.",
+    ),
+    Row(
+        74,
+        "A C-STORE without UIDs, with a strange priority, or with message ID 0 or none",
+        "Without a UID 0120 or its like; without a message ID, which an answer would need, an abort. Message ID 0 and "
+        "any priority are taken.",
+    ),
+    Row(
+        75,
+        "A SOP Instance UID that is a path, a device, too long, of other digits, or otherwise no UID",
+        "C000, nothing is filed. No name of a file is taken from a peer unless it is a UID, of ASCII digits and dots.",
+    ),
+    Row(
+        76,
+        "The same UID twice, one after the other or at once, with other bytes",
+        "Either the one or the other, whole, as `Duplicates` says; never a mixture.",
+    ),
+    Row(
+        77,
+        "A data set that is another instance's than its request says",
+        "A900, nothing is filed.",
+    ),
+    Row(
+        78,
+        "The association ends inside a data set, at any byte",
+        "No file; the temporary file is removed, if need be when the receiver is started again.",
+    ),
+    Row(79, "A data set of no bytes", "C000, no file."),
+    Row(
+        80,
+        "Ten thousand nested sequences, or lengths that go on behind the end",
+        "What is not needed is not parsed; what is, within a bound and without recursion.",
+    ),
+    Row(
+        81,
+        "A deflated data set that is damaged, or a bomb",
+        "Filed as it comes: it is not inflated when it is received. Where fields are needed from it, little of it is "
+        "inflated.",
+    ),
+    Row(
+        82,
+        "The disk is full, fails, or may not be written to",
+        "A700, no file; the association goes on, and the next object works when there is room again.",
+    ),
+    Row(
+        83,
+        "A handler raises, hangs, or returns something else than a status",
+        "0110, within `Timeouts.handler`; the association and all others go on.",
+    ),
+    Row(
+        84,
+        "A request of a service that nobody performs, or of an unknown Command Field; a response to nothing",
+        "A request is answered with 0211. A response that answers nothing: A(2, 5).",
+    ),
+    Row(85, "A C-CANCEL of what is not there or is done", "Not looked at."),
+    Row(
+        86,
+        "C-FIND with wildcards, keys or character sets that are made to be costly",
+        "Matching in linear time, within limits.",
+        "there is no C-FIND SCP yet; a request is answered with 0211",
+    ),
+    Row(
+        87,
+        "C-MOVE to an unknown destination",
+        "A801; only destinations that were configured.",
+        "there is no C-MOVE SCP yet; a request is answered with 0211",
+    ),
+    Row(
+        88,
+        "The peer goes away during a C-GET or C-MOVE",
+        "The sub-operations stop.",
+        "there is no C-GET and C-MOVE SCP yet; a request is answered with 0211",
+    ),
+    Row(
+        89,
+        "A message that comes a byte a second",
+        "A(0, 0) when it is slower than `Limits.minimum_rate`, and when it stalls; the temporary file is removed.",
+    ),
+    Row(
+        90,
+        "A release or an abort in the middle of a data set",
+        "The object is dropped, no file; the release is answered, or the connection closed.",
+    ),
+    Row(
+        91,
+        "It stays, or goes on sending, after our last word",
+        "What comes is dropped; closed after `Timeouts.abort_linger`.",
+    ),
+    Row(
+        92,
+        "Associations, releases and aborts without an end",
+        "No task, descriptor, place or memory is left by any.",
+    ),
+)
