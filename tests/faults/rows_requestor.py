@@ -61,7 +61,7 @@ REQUESTOR = (
         "sent, in fragments of even length.",
     ),
     Row(12, "It names a maximum length of 4,294,967,295", "Nothing of that size is made: our own maximum holds."),
-    Row(13, "It answers in another application context", "Tolerated."),
+    Row(13, "It answers in another application context", "Taken, with a warning in the log."),
     Row(
         14,
         "Its answer cannot be read: an item that goes on behind the end, a UID that is empty, too long or no UID",

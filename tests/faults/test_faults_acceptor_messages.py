@@ -102,7 +102,8 @@ ENDINGS = [
     ("fault74-too_large", message(1, element(0x1000, bytes(17_000))), Abort(2, 6)),
     ("fault74-many_fragments", encoded(data_pdu(b"\0\0", is_command=True)) * 257, Abort(2, 6)),
     ("fault74-empty_fragments", HALF + encoded(data_pdu(b"")) * 65, Abort(2, 6)),
-    ("fault84-unknown_field", message(1, command_set(e0100=b"\x99\x09")), Abort(2, 6)),
+    ("fault84-unknown_response", message(1, command_set(e0100=b"\x99\x89")), Abort(2, 6)),
+    ("fault84-unknown_field_without_message_id", message(1, command_set(e0100=b"\x99\x09", e0110=None)), Abort(2, 6)),
     ("fault84-response", message(1, CStoreRSP(1, 0)), Abort(0, 0)),
     ("fault84-response_of_echo", message(3, CEchoRSP(1, 0)), Abort(0, 0)),
     ("fault84-response_in_a_data_set", HALF + message(1, CStoreRSP(1, 0)), Abort(2, 6)),
@@ -201,6 +202,24 @@ async def test_what_is_answered(request_, status, autojump_clock, caplog):
         assert record.getMessage().isprintable()
 
 
+@pytest.mark.fault_row(84)
+@pytest.mark.parametrize("field", [0x0002, 0x0131, 0x0999, 0x7FFF], ids="fault84-{:04X}".format)
+@pytest.mark.parametrize("data_set", [None, DATA_SET], ids=["alone", "with_data"])
+async def test_an_unknown_command_field(field, data_set, autojump_clock):
+    keeper = Keeper()
+    is_alone = {"e0800": b"\1\1"} if data_set is None else {}
+    async with memory_server(keeper) as server:
+        peer = await server.associate()
+        await peer.send_message(1, command_set(e0100=field.to_bytes(2, "little"), e0110=b"\7\0", **is_alone), data_set)
+        (response,) = (await peer.receive_pdu()).pdvs
+        assert (response.is_command, response.is_last) == (True, True)
+        for number, value in ((0x0100, field | 0x8000), (0x0120, 7), (0x0800, 0x0101), (0x0900, 0x0211)):
+            assert element(number, value.to_bytes(2, "little")) in bytes(response.data)
+        assert (await peer.store(FILE)).status == 0x0000  # the data set was taken to its end, and no further
+        assert await peer.release() == ReleaseRP()
+    assert keeper.stored == [(UID, DATA_SET)]
+
+
 @pytest.mark.fault_row(86, 87, 88)
 @pytest.mark.parametrize("abstract_syntax", [FIND, "1.2.840.10008.5.1.4.1.2.1.2", "1.2.840.10008.5.1.4.1.2.1.3"],
                          ids=["fault86", "fault87", "fault88"])  # fmt: skip
@@ -214,15 +233,21 @@ async def test_services_that_nobody_performs_are_not_accepted(abstract_syntax, a
 
 @pytest.mark.fault_row(72)
 @pytest.mark.parametrize("length", [131_072, 131_074, 1 << 20], ids="fault72-{}".format)
-async def test_pdus_longer_than_announced(length, autojump_clock):
+async def test_pdus_longer_than_announced(length, autojump_clock, caplog):
+    """They are taken, and one line for an association says so."""
     keeper = Keeper()
     data = bytes(3 << 20)
     async with memory_server(keeper) as server:
-        peer = await server.associate()
-        await peer.send_message(1, store_rq(FILE), data, max_pdu_length=length)
-        assert (await peer.receive_message())[1].status == 0x0000
-        assert await peer.release() == ReleaseRP()
-    assert keeper.stored == [(UID, data)]
+        for _ in range(2):
+            peer = await server.associate()
+            for message_id in (1, 2):
+                await peer.send_message(1, store_rq(FILE, message_id), data, max_pdu_length=length)
+                assert (await peer.receive_message())[1].status == 0x0000
+            assert await peer.release() == ReleaseRP()
+    assert keeper.stored == [(UID, data)] * 4
+    told = [record.getMessage() for record in caplog.records if "were announced" in record.getMessage()]
+    assert len(told) == (0 if length == 131_072 else 2)
+    assert all(f"{length} bytes came, where 131072 were" in each for each in told)
 
 
 async def test_many_pdvs_in_a_pdu_and_command_sets_in_pieces(autojump_clock):

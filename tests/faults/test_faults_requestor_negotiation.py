@@ -340,12 +340,13 @@ async def test_a_maximum_length_without_room_for_data(length, autojump_clock):
 
 
 @pytest.mark.fault_row(13)
-async def test_fault13_another_application_context_is_tolerated(autojump_clock):
+async def test_fault13_another_application_context_is_tolerated(autojump_clock, caplog):
     async def script(peer: ScriptedPeer) -> None:
         await peer.accept(application_context="1.2.3")
         await peer.serve_requests()
 
     assert (await meet(script)).outcome is STORED
+    assert "application context 1.2.3" in caplog.text
 
 
 def context_item(transfer_syntax: bytes) -> bytes:

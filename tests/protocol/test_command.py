@@ -30,12 +30,14 @@ from trio_dicom.protocol.command import (
     NGetRSP,
     NSetRSP,
     Priority,
+    UnknownRQ,
+    UnknownRSP,
     decode_command,
     encode_command,
     response_to,
 )
 
-MESSAGES = typing.get_args(Command)
+MESSAGES = [message for message in typing.get_args(Command) if message not in (UnknownRQ, UnknownRSP)]
 CT = "1.2.840.10008.5.1.4.1.1.2"
 
 
@@ -128,6 +130,16 @@ def test_every_command_field_has_its_message() -> None:
     for field in CommandField:
         if field.name.endswith("_RSP"):
             assert CommandField[field.name.replace("_RSP", "_RQ")] | 0x8000 == field
+
+
+@pytest.mark.fault_row(84)
+@pytest.mark.parametrize("field", [0x0002, 0x0131, 0x0FFE, 0x7FFF])
+def test_fault84_a_request_of_a_command_field_that_is_none_can_be_answered(field: int) -> None:
+    request = decode_command(command_set(us(0x0100, field), us(0x0110, 7), us(0x0800, 1)))
+    assert request == UnknownRQ(field, 7, has_data_set=True)
+    assert encode_command(response_to(request, 0x0211, "no")) == command_set(
+        us(0x0100, field | 0x8000), us(0x0120, 7), us(0x0800, 0x0101), us(0x0900, 0x0211), element(0x0902, b"no")
+    )
 
 
 def test_data_sets_by_default() -> None:
@@ -263,6 +275,7 @@ def test_fields_that_few_messages_have() -> None:
         pytest.param(rsp({0x0120: element(0x0120, b"\1", length=1)}), id="fault26-message-id-of-1-byte"),
         pytest.param(rsp({0x0800: b""}), id="no-data-set-type"),
         pytest.param(command_set(us(0x0100, 1), us(0x0800, 1)), id="fault74-no-message-id"),
+        pytest.param(command_set(us(0x0100, 2), us(0x0800, 1)), id="fault84-no-message-id"),
         pytest.param(command_set(us(0x0100, 0xFFF), us(0x0800, 0x101)), id="cancel-of-nothing"),
         pytest.param(command_set(us(0x0100, 0x100), us(0x0110, 1), us(0x0800, 0x101)), id="no-event-type"),
     ],

@@ -463,6 +463,19 @@ def test_fault46_the_events_do_not_depend_on_the_chunks(size: int) -> None:
     assert events == pdus
 
 
+@pytest.mark.fault_row(72)
+@pytest.mark.parametrize("size", [1, 10_000])
+def test_fault72_the_longest_pdu_with_data_is_known(size: int) -> None:
+    machine = machine_in(State.STA5)
+    assert len(on_the_wire(AC)) > 16
+    stream = b"".join(on_the_wire(pdu) for pdu in (AC, PDataTF((PDV(1, False, True, b"0123456789"),)), DATA))
+    for start in range(0, len(stream), size):
+        machine.receive_data(stream[start : start + size])
+        while machine.next_event() is not None:
+            pass
+    assert machine.longest_p_data == 16  # length, context ID and control header are part of it
+
+
 def test_what_was_received_is_forgotten() -> None:
     machine = machine_in(State.STA6)
     machine.receive_data(on_the_wire(DATA)[:-1])

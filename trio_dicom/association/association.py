@@ -103,6 +103,7 @@ class Association:
         self._overdue: Operation | None = None  # whose timeout was the failure
         self._farewell: list[Buffer] = []
         self._ended_at = math.inf
+        self._longest_announced = settings.max_pdu_length
         self._is_closing = False
         self._idle = trio.Event()
         self._ended = trio.Event()
@@ -441,6 +442,8 @@ class Association:
         try:
             with self._read_scope:
                 while await self._handle_events():
+                    if self._machine.longest_p_data > self._longest_announced:
+                        self._warn_of_long_pdus(self._machine.longest_p_data)
                     if self._performer is not None and self._performer.is_full:
                         self._expect_end_of_pdu(math.inf)
                         await self._performer.room()
@@ -456,6 +459,10 @@ class Association:
             self._end(violation, abort=True)
         except ConnectionLost as lost:
             self._end(lost, abort=False)
+
+    def _warn_of_long_pdus(self, length: int) -> None:
+        announced, self._longest_announced = self._longest_announced, self.settings.limits.pdu_length  # once is enough
+        log.warning("%r: a PDU of %d bytes came, where %d were announced as the most: taken", self, length, announced)
 
     async def _watch_pace(self, performer: Performer) -> None:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import ssl
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -15,6 +16,7 @@ from ..errors import (
     NoAcceptedContexts,
     PeerLimitUnusable,
     ProtocolViolation,
+    printable,
 )
 from ..peer import Peer
 from ..plain_nursery import open_plain_nursery
@@ -25,6 +27,8 @@ from ..settings import AssociationSettings
 from .association import Association
 from .handshake import hang_up, hear, say
 from .transport import Connect, Transport, dial, dial_by, transport_over
+
+log = logging.getLogger(__name__)
 
 Contexts = Iterable[PresentationContext | str]
 
@@ -166,6 +170,8 @@ async def _request(transport: Transport, machine: UpperLayer, request: Associate
         raise AssociationRejected(answer.result, answer.source, answer.reason, answer.text)
     if not isinstance(answer, AssociateAC):
         raise LocalProtocolError(f"{answer} in place of an answer")  # the machine lets no other PDU through
+    if answer.application_context != request.application_context:
+        log.warning("the peer answered in application context %s: taken", printable(answer.application_context))
     return answer
 
 

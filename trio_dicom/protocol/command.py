@@ -6,7 +6,8 @@
 3. What decides the meaning is checked: tags, order, lengths, the command field, the message ID, the status. What does
    not is let pass: a wrong or missing group length, retired and unknown elements of group 0000, a priority that is
    none, text outside the default repertoire. A SOP UID that a request lacks is decoded as "": it is for the service to
-   answer that with a status (0120H, 0121H). An empty value of an optional element is an absent one.
+   answer that with a status (0120H, 0121H). An empty value of an optional element is an absent one. A request of a
+   command field that is none is an `UnknownRQ`, so that it can be answered (0211H).
 """
 
 from __future__ import annotations
@@ -200,6 +201,15 @@ class NDeleteRQ:
 
 
 @attrs.frozen
+class UnknownRQ:
+    """A request of a Command Field that PS3.7 does not have."""
+
+    command_field: int
+    message_id: int
+    has_data_set: bool
+
+
+@attrs.frozen
 class Response:
     """What all responses have. `status` is the raw (0000,0900); an offending element is a tag."""
 
@@ -307,13 +317,20 @@ class NDeleteRSP(Response):
     command_field: ClassVar[CommandField] = CommandField.N_DELETE_RSP
 
 
+@attrs.frozen
+class UnknownRSP(Response):
+    """The response to an `UnknownRQ`."""
+
+    command_field: int = 0x8000
+
+
 RequestCommand: TypeAlias = (
     CStoreRQ | CFindRQ | CGetRQ | CMoveRQ | CEchoRQ | CCancelRQ
-    | NEventReportRQ | NGetRQ | NSetRQ | NActionRQ | NCreateRQ | NDeleteRQ
+    | NEventReportRQ | NGetRQ | NSetRQ | NActionRQ | NCreateRQ | NDeleteRQ | UnknownRQ
 )  # fmt: skip
 ResponseCommand: TypeAlias = (
     CStoreRSP | CFindRSP | CGetRSP | CMoveRSP | CEchoRSP
-    | NEventReportRSP | NGetRSP | NSetRSP | NActionRSP | NCreateRSP | NDeleteRSP
+    | NEventReportRSP | NGetRSP | NSetRSP | NActionRSP | NCreateRSP | NDeleteRSP | UnknownRSP
 )  # fmt: skip
 Command: TypeAlias = RequestCommand | ResponseCommand
 
@@ -338,11 +355,14 @@ def response_to(request: RequestCommand, status: int, error_comment: str | None 
     Of an error comment go 64 characters, with "?" for those that the default repertoire does not have. Raises
     `ValueError` for a C-CANCEL-RQ, which has no response.
     """
+    if error_comment is not None:
+        error_comment = error_comment[:_LONGEST_COMMENT].encode("ascii", "replace").decode()
+    if isinstance(request, UnknownRQ):
+        field = request.command_field | _IS_RESPONSE
+        return UnknownRSP(request.message_id, int(status), error_comment=error_comment, command_field=field)
     kind = _RESPONSES.get(type(request))
     if kind is None or isinstance(request, CCancelRQ):
         raise ValueError(f"a {type(request).__name__} has no response")
-    if error_comment is not None:
-        error_comment = error_comment[:_LONGEST_COMMENT].encode("ascii", "replace").decode()
     sop_class, sop_instance = (
         getattr(request, f"affected_{what}", None) or getattr(request, f"requested_{what}", None) or None
         for what in ("sop_class_uid", "sop_instance_uid")
@@ -350,6 +370,7 @@ def response_to(request: RequestCommand, status: int, error_comment: str | None 
     return kind(request.message_id, int(status), sop_class, sop_instance, error_comment)
 
 
+_IS_RESPONSE = 0x8000  # in a command field
 _LONGEST_COMMENT = 64  # (0000,0902) is an LO
 
 _MESSAGES: tuple[type[Command], ...] = (
@@ -464,7 +485,7 @@ class _Layout:
 
 def _layout(message: type[Command]) -> _Layout:
     fields = {field.name: field for field in attrs.fields(message)}
-    ascending = sorted([*fields, "command_field"], key=_ELEMENTS.__getitem__)
+    ascending = sorted({*fields, "command_field"}, key=_ELEMENTS.__getitem__)
     arguments = []
     required = set()
     for name, field in fields.items():
@@ -485,7 +506,9 @@ def _layout(message: type[Command]) -> _Layout:
     )
 
 
-_LAYOUTS: Mapping[type[Command], _Layout] = {message: _layout(message) for message in _MESSAGES}
+_LAYOUTS: Mapping[type[Command], _Layout] = {
+    message: _layout(message) for message in (*_MESSAGES, UnknownRQ, UnknownRSP)
+}
 _LAYOUTS_BY_FIELD: Mapping[int, _Layout] = {int(message.command_field): _LAYOUTS[message] for message in _MESSAGES}
 
 
@@ -546,11 +569,13 @@ def decode_command(data: Buffer) -> Command:
         raise DIMSEDecodeError("a command set without a Command Field", 2, 6)
     layout = _LAYOUTS_BY_FIELD.get(field)
     if layout is None:
-        raise DIMSEDecodeError(f"unknown Command Field {field:04X}H", 2, 6)
+        if field & _IS_RESPONSE:
+            raise DIMSEDecodeError(f"unknown Command Field {field:04X}H", 2, 6)
+        layout = _LAYOUTS[UnknownRQ]
     if not layout.required <= values.keys():
         missing = min(layout.required - values.keys())
         detail = f"a {layout.message.__name__} without element (0000,{missing:04X})"
-        if field & 0x8000 and missing in (_STATUS, _RESPONDED_TO):
+        if field & _IS_RESPONSE and missing in (_STATUS, _RESPONDED_TO):
             raise InvalidResponse(detail, 2, 6)
         raise DIMSEDecodeError(detail, 2, 6)
     values[_DATA_SET_TYPE] = values[_DATA_SET_TYPE] != _NO_DATA_SET

@@ -11,7 +11,7 @@ import struct
 
 from ..errors import InvalidPDU, UnrecognisedPDU, printable
 from ..settings import Limits
-from .pdu import HEADER_LENGTH, PDU, Buffer, check_header, decode_pdu
+from .pdu import HEADER_LENGTH, PDU, Buffer, PDataTF, check_header, decode_pdu
 
 _HEADER = struct.Struct(">BxL")
 
@@ -40,6 +40,7 @@ class ReceiveBuffer:
         self._wanted = HEADER_LENGTH  # the length of the partial PDU as far as it is known
         self._is_lost = False
         self._is_in_use = False  # after the first header
+        self.longest_p_data = 0  #: bytes of the variable field, as the maximum length counts them
 
     @property
     def is_inside_pdu(self) -> bool:
@@ -107,6 +108,8 @@ class ReceiveBuffer:
             self._drop_everything()
             raise
         self._is_in_use = True
+        if length > self.longest_p_data and pdu_type == PDataTF.pdu_type:
+            self.longest_p_data = length
         return int(length)
 
     def _drop_everything(self) -> None:

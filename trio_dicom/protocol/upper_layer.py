@@ -113,6 +113,11 @@ class UpperLayer:
         """Whether the beginning of a PDU has come in and its end has not."""
         return self._buffer.is_inside_pdu
 
+    @property
+    def longest_p_data(self) -> int:
+        """The length of the longest P-DATA-TF PDU that has come, as the maximum length counts it."""
+        return self._buffer.longest_p_data
+
     # --- the transport connection
 
     def connected(self) -> None:
