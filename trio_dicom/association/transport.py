@@ -8,6 +8,7 @@ lands inside another PDU. Whatever goes wrong with the connection is raised as `
 from __future__ import annotations
 
 import abc
+import contextlib
 import errno
 import os
 import re
@@ -247,11 +248,12 @@ def _is_tcp(sock: trio.socket.SocketType) -> bool:
 
 
 def _tune(stream: trio.SocketStream) -> None:
-    stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in KEEP_ALIVE.items():
-        if hasattr(socket, name):
-            stream.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    with contextlib.suppress(OSError):  # of a connection that has gone, which shows when it is used
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in KEEP_ALIVE.items():
+            if hasattr(socket, name):
+                stream.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 Connect = Callable[[], Awaitable[trio.abc.Stream]]

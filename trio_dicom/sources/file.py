@@ -84,7 +84,10 @@ class Descriptor:
     def _close_if_unused(self) -> None:
         if self._closed and not self._readers and self.fd >= 0:
             fd, self.fd = self.fd, -1
-            os.close(fd)
+            try:
+                os.close(fd)
+            except OSError:  # it is closed all the same, and what was read from it was read
+                pass
 
     def __del__(self) -> None:
         if self.fd >= 0:
