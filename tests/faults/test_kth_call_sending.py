@@ -110,10 +110,12 @@ class Sending:
     def run(self, items: Any, **more: Any) -> None:
         async def main() -> None:
             options = SenderOptions(random=Random(1), **OPTIONS)
-            connect = self.archive.connect
-            async with open_sender("PACS@host:104", associations=2, options=options, connect=connect, **more) as sender:
-                async with sender.send_many(items) as reports:
-                    self.reports = [report async for report in reports]
+            more["connect"] = self.archive.connect
+            async with (
+                open_sender("PACS@host:104", associations=2, options=options, **more) as sender,
+                sender.send_many(items) as reports,
+            ):
+                self.reports = [report async for report in reports]
             self.report = sender.report
             self.failure = sender.failure
 
