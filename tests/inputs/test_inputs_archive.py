@@ -73,6 +73,17 @@ async def test_every_method_gives_the_bytes(tmp_path, method, size):
     assert descriptors() == before
 
 
+@pytest.mark.fault_row(99)
+async def test_fault99_a_large_member_that_was_cut_off_never_finishes(tmp_path):
+    """The archive is as it should be; what was packed is not."""
+    (item,) = await all_items(zip_of(tmp_path / "a.zip", {"it": LARGE[:-2]}))
+    async with await item.open() as source:
+        for _ in range(2):
+            await source.prepare(EXPLICIT)
+            with pytest.raises(InvalidObject, match="cut off"):
+                await drain(source)
+
+
 async def test_a_small_one_is_whole_at_once(tmp_path):
     small, large = await all_items(zip_of(tmp_path / "a.zip", {"small": WHOLE, "large": LARGE}))
     async with await large.open() as source:

@@ -55,7 +55,7 @@ class Bare:
 
 @pytest.mark.parametrize("piece", [1, 7, 4096, 1 << 20])
 async def test_a_trio_stream(piece):
-    whole = WHOLE[:6000] if piece == 1 else WHOLE
+    whole = meta() + data_set() if piece == 1 else WHOLE
     stream = Drip(whole, piece)
     async with await open_stream(stream) as source:
         assert (source.sop_instance_uid, source.transfer_syntaxes, source.size) == (INSTANCE, (EXPLICIT,), None)
@@ -157,6 +157,17 @@ async def test_fault100_an_odd_stream_never_finishes():
         with pytest.raises(InvalidObject, match="odd length"):
             await drain(source)
         with pytest.raises(LocalProtocolError):  # and does not finish when asked again
+            await source.read_into(memoryview(bytearray(10)))
+
+
+@pytest.mark.fault_row(99)
+@pytest.mark.parametrize("make", [lambda data: Drip(data, 5000), io.BytesIO, Bare])
+@pytest.mark.parametrize("cut", [2, 1000, len(WHOLE) - len(meta()) - 40])
+async def test_fault99_a_stream_that_was_cut_off_never_finishes(make, cut):
+    async with await open_stream(make(WHOLE[:-cut])) as source:
+        with pytest.raises(InvalidObject, match="stream: the data set is cut off"):
+            await drain(source)
+        with pytest.raises(LocalProtocolError):
             await source.read_into(memoryview(bytearray(10)))
 
 

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator
 import trio
 
 from ..errors import InvalidObject, LocalProtocolError, ObjectChanged
+from .element_walk import ElementWalk
 from .part10 import Buffer
 from .source import Source
 
@@ -21,6 +22,7 @@ class ChunkedSource(Source):
     def __init__(self, where: str) -> None:
         self.where = where
         self._wire: AsyncGenerator[Buffer, None] | None = None
+        self._walk: ElementWalk | None = None  # along what is on the wire, where it is not known to be whole
         self._chunk = memoryview(b"")
         self._done = 0
         self._finished = False
@@ -48,6 +50,8 @@ class ChunkedSource(Source):
                     self._check_end()
                     return filled, True
                 self._check_room()
+                if self._walk is not None:
+                    self._walk.feed(self._chunk)
                 continue
             is_slow = filled and not filled % 2 and trio.current_time() - start > _PATIENCE
             if is_slow or filled == len(buffer):
@@ -70,6 +74,8 @@ class ChunkedSource(Source):
             raise InvalidObject("there is no data set", self.where)
         if self._done % 2:
             raise InvalidObject("the data set is of odd length", self.where)
+        if self._walk is not None:
+            self._walk.check_fed(self.where)
 
     async def rewind(self) -> bool:
         if self._closed:

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import trio
 
 from ..errors import InternalError, InvalidObject, LocalProtocolError, ObjectChanged, ReadError, Retry, printable
-from . import part10, recode
+from . import element_walk, part10, recode
 from .part10 import Head
 from .recode import Piece, Span
 from .source import Source
@@ -187,7 +187,14 @@ def _examine(fd: int) -> tuple[Head, memoryview, os.stat_result, bool]:
         raise InternalError("the head of a file was not told from its first 64 KiB")
     if (status.st_size - head.data_set_offset) % 2:
         raise InvalidObject("the data set is of odd length")
+    element_walk.check_file(head, first, status.st_size, lambda offset, count: _piece(fd, offset, count))
     return head, first, status, at_once >= 0
+
+
+def _piece(fd: int, offset: int, count: int) -> bytearray:
+    piece = bytearray(count)
+    read_at(fd, memoryview(piece), offset)
+    return piece
 
 
 def _kind(mode: int) -> str:

@@ -15,6 +15,7 @@ import trio
 from ..errors import InvalidObject, ReadError
 from . import part10
 from .chunked import ChunkedSource
+from .element_walk import ElementWalk
 from .file import read_error
 from .part10 import Buffer, Head
 from .threads import run_abandonable
@@ -97,6 +98,7 @@ class StreamSource(ChunkedSource):
     async def _bytes(self) -> AsyncGenerator[Buffer, None]:
         self._untouched = False
         first, self._first = self._first, b""
+        self._walk = ElementWalk(self.head.transfer_syntax_uid)
         yield first
         while chunk := await self._reader.read(_CHUNK):
             yield chunk

@@ -19,6 +19,7 @@ from ..errors import InternalError, InvalidObject, ObjectChanged, printable
 from . import part10, recode
 from .chunked import ChunkedSource
 from .container import container_of
+from .element_walk import ElementWalk
 from .file import Descriptor, open_regular, read_at, read_error
 from .part10 import Buffer, Head
 from .recode import Piece, Span
@@ -56,6 +57,10 @@ def _open(descriptor: Descriptor, member: Member) -> ZipMemberSource | InvalidOb
         head = _head(first, member.name, at_end=len(first) == member.size)
         if (member.size - head.data_set_offset) % 2:
             raise InvalidObject("the data set is of odd length")
+        if len(first) == member.size:
+            walk = ElementWalk(head.transfer_syntax_uid)
+            walk.feed(first[head.data_set_offset :])
+            walk.check_fed(where)
     except OSError as error:
         descriptor.close()
         return read_error(error, where)
@@ -128,6 +133,7 @@ class ZipMemberSource(ChunkedSource):
         return recode.recode(stream, self._start, self._end, self._own, target)
 
     async def _bytes(self) -> AsyncGenerator[Buffer, None]:
+        self._walk = ElementWalk(self._prepared)
         reader = None
         for piece in self._pieces:
             if not isinstance(piece, Span):
