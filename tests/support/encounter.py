@@ -95,12 +95,13 @@ async def meet(
     *,
     files: int = 1,
     size: int = 1000,
+    inputs: Iterable[object] | None = None,
     contexts: Iterable[PresentationContext | str] = (SOPClass.CT,),
     settings: AssociationSettings | None = None,
     options: CStoreOptions | None = None,
     streams: tuple[trio.abc.Stream, trio.abc.Stream] | None = None,
 ) -> Encounter:
-    """Send `files` objects of `size` bytes of pixels, one after another, to a peer that follows `script`.
+    """Send `inputs`, or `files` objects of `size` bytes of pixels, one after another, to a peer that follows `script`.
 
     Whatever happened, no task is left, and the stream is closed.
     """
@@ -110,14 +111,16 @@ async def meet(
         met.peer = peer
         await script(peer)
 
+    if inputs is None:
+        inputs = [io.BytesIO(make_instance_file(size, number=number + 1)) for number in range(files)]
+    inputs = list(inputs)
     ours, theirs = streams or trio.testing.memory_stream_pair()
     start = trio.current_time()
     try:
         async with scripted_link(follow, contexts, settings=settings, streams=(ours, theirs)) as association:
             met.association = association
-            for number in range(files):
-                file = io.BytesIO(make_instance_file(size, number=number + 1))
-                delivery = StoreDelivery(association, options or CStoreOptions(), file)
+            for each in inputs:
+                delivery = StoreDelivery(association, options or CStoreOptions(), each)
                 error = None
                 try:
                     report = report_of_response(None, delivery, await delivery.run())
@@ -130,7 +133,7 @@ async def meet(
         assert met.association is None
         met.seconds = trio.current_time() - start
         met.errors.append(failure)
-        met.reports += [report_of_failure(None, None, failure)] * files
+        met.reports += [report_of_failure(None, None, failure)] * len(inputs)
     for stream in (ours, theirs):
         with pytest.raises(trio.ClosedResourceError):
             await stream.receive_some(1)
