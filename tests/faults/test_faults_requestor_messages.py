@@ -34,6 +34,7 @@ from trio_dicom.protocol.pdu import Abort
 from trio_dicom.testing import (
     ScriptedPeer,
     SOPClass,
+    acceptance,
     instead_of_response,
     make_instance_file,
     message,
@@ -372,6 +373,21 @@ async def test_a_response_to_nothing(wait, autojump_clock):
         with pytest.raises(UnexpectedMessageID) as caught:
             await CStoreSCU(association).send(io.BytesIO(make_instance_file()))
         assert not caught.value.in_doubt
+
+
+@pytest.mark.fault_row(31)
+@pytest.mark.parametrize("status", [0x0000, 0xB000, 0xA700, 0xC000])
+async def test_fault31_a_response_to_what_is_about_to_be_sent(status, autojump_clock):
+    """Not even a refusal counts: the object never went out."""
+
+    async def script(peer: ScriptedPeer) -> None:
+        request = CStoreRQ(1, SOPClass.CT, "2.25.1000.1")
+        proposal = await peer.receive_pdu()
+        await peer.send(acceptance(proposal), message(1, response_to(request, status)))
+
+    met = await meet(script)
+    met.check_violation(InvalidResponse, 0, 0, NOT_SENT)
+    assert met.data_sets_completed == 0
 
 
 def early(status: int):

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import trio
@@ -49,26 +50,30 @@ def main() -> None:
         check_of(targets[0])(arguments.replay.read_bytes())
         return
     with tempfile.TemporaryDirectory(prefix="fuzz-") as scratch:
-        results = trio.run(_run_all, targets, arguments, Path(scratch))
-    sys.exit(not all(results))
+        findings = trio.run(_run_all, targets, arguments, Path(scratch))
+        for target, found in findings:
+            _tell(target, found)
+    sys.exit(bool(findings))
 
 
-async def _run_all(targets: list[str], arguments: argparse.Namespace, scratch: Path) -> list[bool]:
+async def _run_all(
+    targets: Sequence[str], arguments: argparse.Namespace, scratch: Path
+) -> list[tuple[str, Path | None]]:
+    """What was found, by target: files, or None where there is none to tell of it."""
     limit = trio.CapacityLimiter(arguments.jobs)
-    results: list[bool] = []
+    findings: list[tuple[str, Path | None]] = []
 
     async def run(target: str) -> None:
         async with limit:
-            results.append(await _run_one(target, arguments, scratch / target))
+            findings.extend((target, found) for found in await _run_one(target, arguments, scratch / target))
 
     async with trio.open_nursery() as nursery:
         for target in targets:
             nursery.start_soon(run, target)
-    return results
+    return findings
 
 
-async def _run_one(target: str, arguments: argparse.Namespace, scratch: Path) -> bool:
-    """Whether there was no finding. What was found stays, in the current folder."""
+async def _run_one(target: str, arguments: argparse.Namespace, scratch: Path) -> list[Path | None]:
     corpus = (arguments.corpus or scratch) / target
     temporary = scratch / "tmp"  # libFuzzer ends a process without tidying up
     for folder in (corpus, temporary):
@@ -92,14 +97,16 @@ async def _run_one(target: str, arguments: argparse.Namespace, scratch: Path) ->
     figures = {name: found[1] for name, pattern in _FIGURES.items() if (found := re.search(pattern, text))}
     print(f"{target}: {', '.join(f'{value} {name}' for name, value in figures.items())}", flush=True)
     if not done.returncode:
-        return True
-    print("\n".join(text.splitlines()[-60:]))
-    for found in sorted(findings.iterdir()):
-        _tell(target, found)
-    return False
+        return []
+    print("\n".join(text.splitlines()[-40:]))
+    return [*sorted(findings.iterdir())] or [None]
 
 
-def _tell(target: str, found: Path) -> None:
+def _tell(target: str, found: Path | None) -> None:
+    """Minimise it, and keep it in the current folder."""
+    if found is None:
+        print(f"{target}: it ended, and told no reason")
+        return
     data, check = found.read_bytes(), check_of(target)
     if (outcome := outcome_of(check, data)) is not None:
         data = minimised(check, data)

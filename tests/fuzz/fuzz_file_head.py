@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Awaitable
 from pathlib import Path
+
+import trio
 
 from trio_dicom.errors import InvalidObject
 from trio_dicom.sources.file import open_file, read_head
@@ -15,6 +18,7 @@ from trio_dicom.uids import DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN as DEFLATED
 from .finding import documented, file_of, require, run
 
 ROOM = 4099
+PIECE = 7
 
 
 def check(data: bytes) -> None:
@@ -49,23 +53,48 @@ def _head(data: bytes) -> Head | None:
 
 
 async def _sources(data: bytes, head: Head | None, path: Path) -> None:
-    sources: list[Source] = []
-    with documented(InvalidObject):
-        sources.append(await open_file(path))
-    with documented(InvalidObject):
-        sources.append(await open_stream(io.BytesIO(data)))
+    is_even = head is not None and (len(data) - head.data_set_offset) % 2 == 0
+    expected = data[head.data_set_offset :] if head is not None else b""
+    sent = [await _sent(opening, expected) for opening in (open_file(path), open_stream(io.BytesIO(data)))]
+    require(is_even or not any(sent), f"it is sent, and its head was refused, or its length is odd: {head}")
+    # What is cut off is found before the first byte of a file, and before the last of a stream.
+    require(sent[0] is not None or not sent[1], "a stream is sent, and not the same file")
+    dripped = await _sent(open_stream(Dripping(data)), expected)
+    require(bool(dripped) is bool(sent[1]), f"in one piece {sent[1]}, in many {dripped}")
     told = None
     with documented(InvalidObject):
         told = read_head(path)
-    is_even = head is not None and (len(data) - head.data_set_offset) % 2 == 0
-    require(len(sources) == 2 * is_even, f"{len(sources)} sources of {head}, the length being even: {is_even}")
     require(told is None or told == head, f"{told} and {head}")
-    for source in sources:
-        async with source:
-            for number, syntax in enumerate(source.transfer_syntaxes):
-                with documented(InvalidObject):
-                    sent = await _drained(source, syntax)
-                    require(number or head is None or sent == data[head.data_set_offset :], "other bytes are sent")
+
+
+class Dripping(trio.abc.ReceiveStream):
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        await trio.lowlevel.checkpoint()
+        piece, self._data = self._data[:PIECE], self._data[PIECE:]
+        return piece
+
+    async def aclose(self) -> None: ...
+
+
+async def _sent(opening: Awaitable[Source], expected: bytes) -> bool | None:
+    """Whether it is sent in its own transfer syntax; None if it is not even opened."""
+    source = None
+    with documented(InvalidObject):
+        source = await opening
+    if source is None:
+        return None
+    is_sent = False
+    async with source:
+        for number, syntax in enumerate(source.transfer_syntaxes):
+            with documented(InvalidObject):
+                sent = await _drained(source, syntax)
+                if not number:
+                    require(sent == expected, "other bytes are sent")
+                    is_sent = True
+    return is_sent
 
 
 async def _drained(source: Source, transfer_syntax: str) -> bytes:

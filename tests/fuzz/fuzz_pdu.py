@@ -11,6 +11,7 @@ from trio_dicom.protocol.negotiation import answer, as_presentation_contexts, co
 from trio_dicom.protocol.pdu import PDU, AssociateAC, AssociateRQ, PDataTF
 from trio_dicom.protocol.receive_buffer import ReceiveBuffer
 from trio_dicom.protocol.upper_layer import ConnectionClosed, Side, UpperLayer
+from trio_dicom.services.instance import Instance
 from trio_dicom.services.storage_scp import StorageSCP
 from trio_dicom.settings import AssociationSettings, Limits
 from trio_dicom.testing import SOPClass
@@ -19,7 +20,7 @@ from .finding import documented, require
 
 LIMITS = Limits()
 SETTINGS = AssociationSettings()
-SERVICES = Services(StorageSCP("nowhere"))
+SERVICES = Services(StorageSCP(Instance.read))  # never called
 REQUEST = propose(as_presentation_contexts([SOPClass.CT]), "PACS", SETTINGS)
 
 

@@ -153,7 +153,11 @@ def _acceptors() -> Seeds:
     ways = {
         f"{name}-step-by-step": bytes((1 + (number & 2),)) + said for number, (name, said) in enumerate(words.items())
     }
-    return {**ways, "all-at-once": b"\2" + all_well}
+    return {
+        **ways,
+        "all-at-once": b"\2" + all_well,
+        "found-refused-before-it-was-sent": b"\2" + accepted + _stored(1, 0xC000),
+    }
 
 
 def _requestors() -> Seeds:
@@ -201,6 +205,7 @@ def _files() -> Seeds:
         "encapsulated": make_instance_file(32, CT, JPEG_BASELINE),
         "no-preamble": explicit[128:],
         "odd": explicit + b"\0",
+        "found-nothing-but-a-group-length": _head_of(explicit) + struct.pack("<HH2sHL", 8, 0, b"UL", 4, 0),
         "head-only": explicit[:300],
         "group-length-wrong": explicit[:140] + b"\xff\xff\xff\xff" + explicit[144:],
     }
@@ -275,11 +280,14 @@ def _record(file_id: bytes, *, in_use: bool = True, undefined: bool = False) -> 
 
 
 def _directory(data_set: bytes) -> bytes:
-    file = make_instance_file(0, MEDIA_STORAGE_DIRECTORY)
+    return _head_of(make_instance_file(0, MEDIA_STORAGE_DIRECTORY)) + data_set
+
+
+def _head_of(file: bytes) -> bytes:
     head = parse_head(file, at_end=True, directory=True)
     if head is None:
-        raise ValueError("no DICOMDIR")
-    return file[: head.data_set_offset] + data_set
+        raise ValueError("no DICOM file")
+    return file[: head.data_set_offset]
 
 
 if __name__ == "__main__":

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import trio
 
-Error = Callable[[], BaseException]
+Error = Callable[[str], BaseException]  # given the name of the call
 MOST_CALLS = 2000
 
 
 def os_error(number: int = errno.EIO) -> Error:
-    return lambda: OSError(number, os.strerror(number))
+    return lambda name: OSError(number, os.strerror(number))
 
 
 class FailingCalls:
@@ -59,7 +59,7 @@ class FailingCalls:
                 return self._instead(real, *args, **options)
             if name == "close":
                 real(*args, **options)
-            raise self._error()
+            raise self._error(name)
 
         return call
 

@@ -100,6 +100,8 @@ class InFlight:
 
 
 def _check(operation: Operation, context_id: int, response: Response) -> None:
+    if not operation.is_in_hand:
+        raise InvalidResponse("a response before its request", 0, 0)
     if not isinstance(response, operation.response_type):
         wanted = operation.response_type.__name__
         raise InvalidResponse(f"a {type(response).__name__} where a {wanted} was awaited", 0, 0)

@@ -64,7 +64,8 @@ class Operation(abc.ABC):
         self.is_begun = False  # something of the data set was read
         self.is_acknowledged_early = False  # before its last PDV was sent: that peer cannot be believed, either way
         self.is_left = False  # nobody waits for the response any more
-        self.is_last_batch_in_hand = False  # of the writer
+        self.is_in_hand = False  # of the writer, some of it: before that, the peer cannot know of it
+        self.is_last_batch_in_hand = False  # likewise
         self.is_last_piece_out = False  # of a stream that tells only later that it has gone out
         self._request: Request | None = None
         self._max_duration = max_duration
@@ -178,8 +179,9 @@ class Batch(WriteProgress):
 
     def taken(self) -> None:
         """The writer has it in hand."""
-        if self.is_last and self.operation is not None:
-            self.operation.is_last_batch_in_hand = True
+        if self.operation is not None:
+            self.operation.is_in_hand = True
+            self.operation.is_last_batch_in_hand = self.is_last
 
     def written(self) -> None:
         """All of it is with the transport."""

@@ -32,14 +32,17 @@ class LedgerLock:
         """Whether it could be had. Blocks for a moment: for a thread. Raises `OSError`."""
         for _ in range(TRIES):
             fd = os.open(self._path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
-            if _try_lock(fd):
-                if self._is_of_the_file(fd):
+            is_locked = False
+            try:
+                is_locked = _try_lock(fd)
+                if is_locked and self._is_of_the_file(fd):
                     self._fd = fd
                     return True
-                os.close(fd)  # its holder has just removed it
-                continue
-            os.close(fd)
-            time.sleep(PAUSE)
+            finally:
+                if self._fd is None:
+                    os.close(fd)
+            if not is_locked:  # else its holder has just removed it
+                time.sleep(PAUSE)
         return False
 
     def release(self) -> None:
@@ -48,7 +51,8 @@ class LedgerLock:
         if fd is not None:
             with contextlib.suppress(OSError):  # Windows does not remove what is open
                 os.unlink(self._path)
-            os.close(fd)
+            with contextlib.suppress(OSError):  # it is closed, and the lock gone, all the same
+                os.close(fd)
 
     def is_held(self) -> bool | None:
         """Whether a run has it now; None if that cannot be told."""

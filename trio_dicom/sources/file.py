@@ -286,6 +286,8 @@ class FileSource(Source):
             error.where = self.where
             raise
         self._arrange(transfer_syntax_uid, pieces)
+        if not self.size:
+            raise InvalidObject("the data set has no elements", self.where)
         if self.size % 2:
             raise InvalidObject("the data set is of odd length", self.where)
 

@@ -122,7 +122,9 @@ class ZipMemberSource(ChunkedSource):
             self._arrange(await self._in_thread(self._recode, transfer_syntax_uid))
             self._prepared = transfer_syntax_uid
         await self.rewind()
-        if not self.size or self.size % 2:
+        if not self.size:
+            raise InvalidObject("the data set has no elements", self.where)
+        if self.size % 2:
             raise InvalidObject("the data set is of odd length", self.where)
 
     def _recode(self, target: str) -> list[Piece]:
