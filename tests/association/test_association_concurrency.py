@@ -78,11 +78,13 @@ async def test_as_many_unanswered_as_the_window_allows(
     assert peak == min(most, MANY)
 
 
+@pytest.mark.fault_row(51)
 async def test_a_window_that_the_peer_did_not_grant(autojump_clock: trio.testing.MockClock) -> None:
     async with scripted_link(ScriptedPeer.serve, settings=AssociationSettings(operations_window=8)) as association:
         assert association.negotiated.operations_window == 1
 
 
+@pytest.mark.fault_row(53)
 async def test_message_ids_in_flight_are_not_used_again(autojump_clock: trio.testing.MockClock) -> None:
     seen: list[int] = []
 
@@ -214,6 +216,7 @@ class OneWay(trio.abc.ReceiveStream):
     async def aclose(self) -> None: ...
 
 
+@pytest.mark.fault_row(48, 113)
 async def test_cancelled_again_and_again_before_a_peer_that_reads_nothing(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
@@ -252,6 +255,7 @@ async def test_cancelled_again_and_again_before_a_peer_that_reads_nothing(
         assert (await scu.send(OneWay(make_instance_file(5 << 20)))).is_success
 
 
+@pytest.mark.fault_row(113)
 async def test_cancelled_before_it_began(autojump_clock: trio.testing.MockClock) -> None:
     peers = []
 

@@ -96,6 +96,7 @@ class BodyError(Exception):
     pass
 
 
+@pytest.mark.fault_row(113)
 @pytest.mark.parametrize("error", [BodyError("mine"), ExceptionGroup("mine too", [BodyError()]), KeyboardInterrupt()])
 async def test_a_bodys_error_leaves_as_it_is(
     error: BaseException, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
@@ -109,6 +110,7 @@ async def test_a_bodys_error_leaves_as_it_is(
     assert listener.peers[0].pdus[-1] == Abort(0, 0)
 
 
+@pytest.mark.fault_row(112)
 async def test_a_body_that_is_cancelled(
     autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,6 +124,7 @@ async def test_a_body_that_is_cancelled(
     assert listener.peers[0].pdus[-1] == Abort(0, 0)
 
 
+@pytest.mark.fault_row(113)
 async def test_a_body_whose_peer_never_reads_again(
     autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -464,6 +467,7 @@ async def test_both_release_at_once(order: str, autojump_clock: trio.testing.Moc
 # --- in a nursery of the caller's -----------------------------------------------------------------------------------
 
 
+@pytest.mark.fault_row(112)
 async def test_its_nursery_is_cancelled(
     autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

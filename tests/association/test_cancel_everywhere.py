@@ -155,6 +155,7 @@ FORMS: dict[str, Callable[[int, pathlib.Path], tuple[object, ...]]] = {
 }
 
 
+@pytest.mark.fault_row(112)
 @KINDS
 @pytest.mark.parametrize("form", FORMS)
 def test_send(form: str, kind: str, tmp_path: pathlib.Path) -> None:
@@ -214,6 +215,7 @@ def check_bytes(archive: Archive, reached: Delivery, kind: str) -> None:
     assert len({len(data_set) for data_set in archive.stored.values()}) == 1  # whole, each of them
 
 
+@pytest.mark.fault_row(112)
 @pytest.mark.parametrize("seed", range(1, 4))
 def test_send_with_other_dice(seed: int) -> None:
     """The same, with two more objects on the way and a window of 3."""
@@ -265,6 +267,7 @@ def test_send_with_other_dice(seed: int) -> None:
     assert sweep(scenario, seed=seed) > 30
 
 
+@pytest.mark.fault_row(112)
 @KINDS
 def test_echo(kind: str) -> None:
     async def scenario(cut: Cut) -> None:
@@ -280,6 +283,7 @@ def test_echo(kind: str) -> None:
     assert sweep(scenario, virtual_clock=kind != SOCKET) > 3
 
 
+@pytest.mark.fault_row(112)
 @pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
 @KINDS
 def test_aclose(kind: str, busy: bool) -> None:
@@ -327,6 +331,7 @@ async def follow(archive: Archive, peer: ScriptedPeer) -> None:
         await peer.finish()
 
 
+@pytest.mark.fault_row(112)
 @KINDS
 def test_a_nursery_with_an_association_in_it(kind: str) -> None:
     async def scenario(cut: Cut) -> None:
@@ -356,6 +361,7 @@ def test_a_nursery_with_an_association_in_it(kind: str) -> None:
     assert sweep(scenario, virtual_clock=kind != SOCKET) > 20
 
 
+@pytest.mark.fault_row(112)
 @KINDS
 def test_open_association(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario(cut: Cut) -> None:
@@ -392,6 +398,7 @@ def check_the_end(archive: Archive, cut: Cut, kind: str) -> None:
     assert all(isinstance(pdu, PDataTF) for pdu in pdus[1:-1] if not isinstance(pdu, ReleaseRQ))
 
 
+@pytest.mark.fault_row(112)
 def test_open_association_over_tcp() -> None:
     """With real sockets and real time, where the moments are not the same twice."""
     settings = AssociationSettings(send_pdu_length=1030, timeouts=Timeouts(abort_linger=0.2, abort_grace=0.2))

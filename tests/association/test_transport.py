@@ -200,6 +200,7 @@ async def tcp() -> tuple[trio.SocketStream, trio.SocketStream]:
         return ours, await listener.accept()
 
 
+@pytest.mark.fault_row(44)
 async def test_a_reset() -> None:
     ours, theirs = await tcp()
     transport = transport_over(ours)
@@ -295,6 +296,7 @@ async def test_a_peer_that_does_not_read_sees_the_end_alone() -> None:
 # --- dialling -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault_row(1)
 async def test_nobody_listens() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
@@ -306,6 +308,7 @@ async def test_nobody_listens() -> None:
     assert caught.value.attempts[0][0] == f"127.0.0.1:{peer.port}"
 
 
+@pytest.mark.fault_row(1)
 async def test_a_host_that_cannot_be() -> None:
     with pytest.raises(ConnectFailed):
         await dial(Peer("PACS", "a" * 80 + ".example", 104), Timeouts())

@@ -228,6 +228,7 @@ async def fail_in_a_nursery(dataset: Dataset) -> None:
         nursery.start_soon(fail_slowly, dataset)
 
 
+@pytest.mark.fault_row(115)
 @pytest.mark.parametrize(
     ("transform", "reason"),
     [
@@ -418,6 +419,7 @@ async def test_a_transform_that_hangs_is_left_behind() -> None:
         assert await conversion.convert(read, EXPLICIT) is not None
 
 
+@pytest.mark.fault_row(112)
 @pytest.mark.parametrize("transform", [rename, rename_slowly])
 def test_cancelled_at_every_checkpoint(transform) -> None:
     require(RLE, JPEG_LS)

@@ -264,6 +264,7 @@ async def test_many_pdvs_in_a_pdu_and_command_sets_in_pieces(autojump_clock):
     assert keeper.stored == [(UID, DATA_SET)]
 
 
+@pytest.mark.fault_row(22)
 async def test_reserved_bits_of_a_control_header(autojump_clock):
     keeper = Keeper()
     raw = bytearray(message(1, store_rq(FILE), DATA_SET))

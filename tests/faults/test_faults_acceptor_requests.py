@@ -306,6 +306,7 @@ async def never(identity):
     await trio.sleep_forever()
 
 
+@pytest.mark.fault_row(65)
 @pytest.mark.parametrize(
     ("check", "items", "answer"),
     [
@@ -351,6 +352,7 @@ async def test_a_check_of_identity_that_is_slow_holds_up_nobody(autojump_clock):
             await peer.close()
 
 
+@pytest.mark.fault_row(54)
 @pytest.mark.parametrize(
     ("asked", "allowed", "answer", "may_store"),
     [
@@ -379,6 +381,7 @@ async def test_roles(asked, allowed, answer, may_store, autojump_clock):
     assert len(keeper.stored) == keeper.begun == may_store
 
 
+@pytest.mark.fault_row(51)
 @pytest.mark.parametrize(
     ("ours", "asked", "answered"),
     [(1, None, None), (4, None, None), (1, (8, 1), (1, 1)), (4, (8, 1), (4, 1)), (0, (8, 8), (8, 8)),

@@ -282,6 +282,7 @@ async def test_cancelled_during_a_drain(autojump_clock):
 # --- cancellation -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault_row(112)
 @pytest.mark.parametrize("folder", [False, True], ids=["handler", "folder"])
 def test_the_server_is_cancelled_at_every_checkpoint(folder, tmp_path, monkeypatch):
     """Of a session of association, C-STORE, half a C-STORE: nothing is left, nothing half written, within seconds."""
@@ -338,6 +339,7 @@ async def _unless_gone(function, *args):
         await function(*args)
 
 
+@pytest.mark.fault_row(112)
 async def test_serve_associations_cancelled(autojump_clock):
     """Over sockets, whose descriptors are all closed."""
     before = open_descriptor_count()

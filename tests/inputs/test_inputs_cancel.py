@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import shutil
 
+import pytest
 import trio
 
 from inputs.input_helpers import zip_of
@@ -76,6 +77,7 @@ def test_taking_and_the_rest_are_all(tmp_path):
     assert cancel_at_every_checkpoint(scenario) > 20
 
 
+@pytest.mark.fault_row(112)
 def test_opening_and_reading_leave_nothing_open(tmp_path):
     for virtual_clock in (True, False):
 

@@ -63,6 +63,7 @@ async def item_of(request, tmp_path):
     return make
 
 
+@pytest.mark.fault_row(93, 94, 95, 96, 97, 98, 99, 100, 101)
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
@@ -103,6 +104,7 @@ def pydicom_offset(data):
     return stream.tell()
 
 
+@pytest.mark.fault_row(95, 96, 98, 101, 102, 103, 104, 109)
 @pytest.mark.parametrize(
     "data",
     [

@@ -294,6 +294,7 @@ def test_fault26_a_response_without_its_essentials(number: int) -> None:
     assert (caught.value.abort_source, caught.value.abort_reason) == (2, 6)
 
 
+@pytest.mark.fault_row(25)
 @given(st.binary(max_size=200))
 def test_any_bytes_end_in_a_command_or_a_violation(data: bytes) -> None:
     try:

@@ -464,6 +464,7 @@ EXAMPLES = {
 }
 
 
+@pytest.mark.fault_row(14)
 @pytest.mark.parametrize("pdu", EXAMPLES.values(), ids=EXAMPLES)
 def test_a_truncated_pdu_is_refused_or_read(pdu: PDU) -> None:
     raw = encode(pdu)
@@ -477,6 +478,7 @@ def test_a_truncated_pdu_is_refused_or_read(pdu: PDU) -> None:
         assert decode(encode(shorter)) == shorter
 
 
+@pytest.mark.fault_row(14)
 @pytest.mark.parametrize("pdu", EXAMPLES.values(), ids=EXAMPLES)
 def test_a_pdu_with_one_wrong_byte_is_refused_or_read(pdu: PDU) -> None:
     raw = encode(pdu)

@@ -91,6 +91,7 @@ def test_all_types_come_out_as_they_went_in() -> None:
     assert not buffer.is_inside_pdu
 
 
+@pytest.mark.fault_row(46)
 @pytest.mark.parametrize("stream", STREAMS.values(), ids=STREAMS)
 def test_a_byte_at_a_time_gives_the_same(stream: bytes) -> None:
     assert trace(stream, list(range(len(stream)))) == trace(stream, [])
@@ -103,6 +104,7 @@ def test_a_cut_at_any_place_gives_the_same(stream: bytes) -> None:
         assert trace(stream, [cut]) == whole
 
 
+@pytest.mark.fault_row(46)
 @given(st.data(), st.sampled_from(list(STREAMS)))
 def test_random_cuts_give_the_same(data: st.DataObject, name: str) -> None:
     stream = STREAMS[name]
@@ -306,6 +308,7 @@ def test_a_pdu_of_exactly_the_limit_is_taken() -> None:
 # --- memory and time ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault_row(15)
 def test_a_declared_length_takes_no_memory() -> None:
     buffer = ReceiveBuffer(LIMITS)
     tracemalloc.start()

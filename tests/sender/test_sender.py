@@ -177,6 +177,7 @@ async def test_a_stream_that_cannot_be_rewound_is_sent_once(autojump_clock):
 # --- presentation contexts
 
 
+@pytest.mark.fault_row(109)
 async def test_three_hundred_kinds_take_as_many_associations_as_it_needs(autojump_clock):
     items = [
         stream
@@ -220,6 +221,7 @@ async def test_a_class_that_nobody_serves_does_not_wait_for_ever_behind_a_busy_a
     assert trio.current_time() < 20
 
 
+@pytest.mark.fault_row(8, 103)
 async def test_what_the_peer_does_not_take_has_no_context(autojump_clock):
     async with storage_scp(sop_classes=[SOPClass.CT]) as scp, sender_to(scp) as sender:
         items = [*objects(3), *objects(3, sop_class=SOPClass.MR, first=4)]
@@ -228,6 +230,7 @@ async def test_what_the_peer_does_not_take_has_no_context(autojump_clock):
     assert sender.failure is None
 
 
+@pytest.mark.fault_row(7)
 async def test_a_peer_that_takes_nothing_of_it_is_asked_once(autojump_clock):
     async with storage_scp(sop_classes=[SOPClass.CT]) as scp, sender_to(scp) as sender:
         reports = await send_all(sender, objects(500, sop_class=SOPClass.MR))
@@ -239,6 +242,7 @@ async def test_a_peer_that_takes_nothing_of_it_is_asked_once(autojump_clock):
 # --- the destination
 
 
+@pytest.mark.fault_row(1)
 async def test_a_peer_that_is_not_there_is_no_exception(autojump_clock):
     times = []
 
@@ -273,6 +277,7 @@ async def test_a_sender_that_had_nothing_to_send_for_an_hour_is_as_patient_as_be
             await trio.sleep(3600)
 
 
+@pytest.mark.fault_row(3)
 async def test_a_peer_that_rejects_us_for_good_is_asked_once(autojump_clock):
     admission = Admission(ae_title="ANOTHER")
     async with storage_scp(admission=admission) as scp, sender_to(scp, associations=1) as sender:
@@ -425,6 +430,7 @@ async def test_nothing_can_be_sent_after_the_block(autojump_clock):
             await sender.send(objects(1)[0])
 
 
+@pytest.mark.fault_row(115)
 async def test_what_the_inputs_raise_comes_out_as_it_is(autojump_clock):
     def failing():
         yield from objects(3)
@@ -439,6 +445,7 @@ async def test_what_the_inputs_raise_comes_out_as_it_is(autojump_clock):
     assert not report.is_exhausted
 
 
+@pytest.mark.fault_row(113)
 async def test_what_the_body_raises_comes_out_as_it_is(autojump_clock):
     async with storage_scp() as scp:
         with pytest.raises(ZeroDivisionError):
@@ -480,6 +487,7 @@ async def test_send_sends_no_more_than_one(tmp_path, autojump_clock):
 # --- options
 
 
+@pytest.mark.fault_row(110)
 async def test_the_same_instance_is_sent_as_often_as_it_is_given(autojump_clock):
     async with storage_scp() as scp, sender_to(scp) as sender:
         reports = await send_all(sender, [*objects(3), *objects(3)])
@@ -487,6 +495,7 @@ async def test_the_same_instance_is_sent_as_often_as_it_is_given(autojump_clock)
     assert len(scp.received) == 6
 
 
+@pytest.mark.fault_row(110)
 async def test_the_same_instance_is_sent_once_if_that_is_wanted(autojump_clock):
     options = exact(same_instance=SameInstance.SKIP)
     async with storage_scp() as scp, sender_to(scp, options) as sender:

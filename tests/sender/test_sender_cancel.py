@@ -73,15 +73,18 @@ def three() -> Any:
     return objects(3)
 
 
+@pytest.mark.fault_row(112)
 def test_cancelled_anywhere() -> None:
     assert sweep(three) > 100
 
 
+@pytest.mark.fault_row(112)
 def test_cancelled_anywhere_with_a_ledger(tmp_path: Path) -> None:
     names = (tmp_path / f"{number}.db" for number in range(10_000))
     assert sweep(three, more=lambda: {"ledger": next(names)}) > 100
 
 
+@pytest.mark.fault_row(112)
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("prepare", [out_of_resources, slow, abort])
@@ -90,18 +93,21 @@ def test_cancelled_anywhere_while_much_goes_on(prepare: Prepare, window: int) ->
     assert sweep(three, prepare, more=lambda: {"window": window}) > 100
 
 
+@pytest.mark.fault_row(112)
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_cancelled_anywhere_in_a_drain() -> None:
     assert sweep(three, slow, drains=True) > 100
 
 
+@pytest.mark.fault_row(112)
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_cancelled_anywhere_in_large_objects() -> None:
     assert sweep(lambda: objects(3, size=3_000_000)) > 200
 
 
+@pytest.mark.fault_row(112)
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_cancelled_anywhere_in_a_tree(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ SYNTAXES = [
 ]
 
 
+@pytest.mark.fault_row(109)
 @pytest.mark.parametrize("associations", [1, 3])
 async def test_three_hundred_pairs_of_class_and_transfer_syntax(associations, autojump_clock):
     files = [
@@ -47,6 +48,7 @@ async def test_three_hundred_pairs_of_class_and_transfer_syntax(associations, au
     assert sender.report.failed_associations == 0
 
 
+@pytest.mark.fault_row(53)
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 async def test_seventy_thousand_objects_over_one_association():
@@ -125,6 +127,7 @@ def _with_group_0(file: bytes) -> bytes:
     return file[:at] + b"\x00\x00\x00\x00UL\x04\x00\0\0\0\0" + file[at:]
 
 
+@pytest.mark.fault_row(93, 94, 96, 97, 98, 100, 101, 105, 106, 110, 111)
 async def test_bad_files_are_told_one_by_one_and_stop_nothing(tmp_path, autojump_clock):
     folder = tmp_path / "study"
     folder.mkdir()

@@ -49,6 +49,7 @@ def send(folder: Path, ledger: str) -> tuple[int, int, float]:
     return int(stored), int(peak), float(seconds)
 
 
+@pytest.mark.fault_row(109)
 @pytest.mark.parametrize("with_ledger", [False, True])
 def test_two_thousand_objects(tmp_path: Path, with_ledger: bool) -> None:
     make_tree(tmp_path / "tree", 2000)
@@ -57,6 +58,7 @@ def test_two_thousand_objects(tmp_path: Path, with_ledger: bool) -> None:
     assert peak < PEAK
 
 
+@pytest.mark.fault_row(109)
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("with_ledger", [False, True])

@@ -86,6 +86,7 @@ def send(address: str, form: str, path: Path, size: int, timeout: float) -> tupl
     return outcome, int(peak)
 
 
+@pytest.mark.fault_row(109)
 @pytest.mark.parametrize("form", ["path", "stream", "pixels"])
 @pytest.mark.parametrize("size", [128 << 20, pytest.param(1 << 30, marks=[pytest.mark.slow, pytest.mark.timeout(300)])])
 def test_a_large_object_is_sent_in_constant_memory(tmp_path: Path, form: str, size: int) -> None:
@@ -98,6 +99,7 @@ def test_a_large_object_is_sent_in_constant_memory(tmp_path: Path, form: str, si
     assert peak < PEAK
 
 
+@pytest.mark.fault_row(48)
 @pytest.mark.parametrize("form", ["path", "stream", "pixels"])
 def test_a_peer_that_stops_reading_costs_no_memory(tmp_path: Path, form: str) -> None:
     size = 1 << 30

@@ -613,6 +613,7 @@ async def test_progress_switched_off(autojump_clock: trio.testing.MockClock) -> 
 FAILURES = [trio.WouldBlock(), trio.ClosedResourceError(), trio.BrokenResourceError(), KeyError(5)]
 
 
+@pytest.mark.fault_row(115)
 @pytest.mark.parametrize("error", FAILURES, ids=lambda error: type(error).__name__)
 async def test_an_observer_that_fails(error: Exception, autojump_clock: trio.testing.MockClock) -> None:
     watcher = Watcher(error)

@@ -381,6 +381,7 @@ async def test_without_hard_links_the_log_says_what_to_do(
 # --- what others have put there -------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault_row(75)
 async def test_a_link_in_place_of_a_folder_is_not_followed(root: pathlib.Path, tmp_path: pathlib.Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
@@ -395,6 +396,7 @@ async def test_a_link_in_place_of_a_folder_is_not_followed(root: pathlib.Path, t
     assert names(root) == ["unknown/unknown"]
 
 
+@pytest.mark.fault_row(75)
 async def test_a_link_in_place_of_the_file_is_replaced_and_not_followed(
     root: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:

@@ -151,6 +151,7 @@ async def test_a_file_that_cannot_be_written_is_never_filed(
     assert (await folder.store(instance())).status == 0
 
 
+@pytest.mark.fault_row(82, 116)
 @pytest.mark.parametrize("duplicates", Duplicates)
 async def test_success_is_not_said_before_the_folder_is_on_the_disk(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, duplicates: Duplicates
@@ -211,6 +212,7 @@ async def test_one_warning_for_one_object(
 # --- the order ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault_row(116)
 @pytest.mark.parametrize(("duplicates", "placing"), [(Duplicates.REPLACE, "replace"), (Duplicates.KEEP, "link")])
 @pytest.mark.parametrize("size", [1000, LARGE])
 async def test_the_order_that_makes_it_durable(
@@ -410,6 +412,7 @@ async def until(condition: Callable[[], bool]) -> None:
             await trio.lowlevel.checkpoint()
 
 
+@pytest.mark.fault_row(82)
 @pytest.mark.parametrize("name", ["writev", "fsync"])
 async def test_a_disk_that_hangs_holds_nobody(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, name: str

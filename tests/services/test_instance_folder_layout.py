@@ -176,6 +176,7 @@ def test_hostile_values_fault75_fault66(field: str, value: bytes) -> None:
         assert not re.match(r"(con|lpt9)(\.|$)", name, re.IGNORECASE)
 
 
+@pytest.mark.fault_row(75)
 @pytest.mark.parametrize("device", ["CON", "PRN", "AUX", "NUL", "COM1", "COM0", "LPT9", "con", "Aux"])
 @pytest.mark.parametrize("template", ["{patient_id}", "{patient_id}.txt"])
 def test_devices_are_no_names(device: str, template: str) -> None:
@@ -186,6 +187,7 @@ def test_devices_are_no_names(device: str, template: str) -> None:
     assert layout.names({"patient_id": b"_" + device.encode(), "sop_instance_uid": b"1"})[0][0] == "_"
 
 
+@pytest.mark.fault_row(75)
 def test_a_device_that_text_and_value_make_together() -> None:
     assert FileLayout("CO{modality}/{sop_instance_uid}").names({"modality": b"N", "sop_instance_uid": b"1"})[0] == (
         "%43ON"

@@ -78,10 +78,12 @@ async def kill(tmp_path: Path, times: int, *, first_seed: int = 1) -> tuple[int,
     return len(stored), left
 
 
+@pytest.mark.fault_row(78, 116)
 async def test_what_was_answered_with_0000_survives_a_few_kills(tmp_path: Path) -> None:
     assert (await kill(tmp_path, 5))[0] > 5
 
 
+@pytest.mark.fault_row(78, 116)
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 async def test_what_was_answered_with_0000_survives_200_kills(tmp_path: Path) -> None:
