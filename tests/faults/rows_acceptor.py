@@ -18,45 +18,48 @@ ACCEPTOR = (
     ),
     Row(
         62,
-        "An association request of a length that cannot be",
-        "Refused by its first 6 bytes, A(2, 6); nothing is allocated.",
+        "An association request of a length that cannot be, or another PDU or protocol in its place",
+        "Refused by its first 6 bytes: A(2, 6); A(2, 1) for what is no PDU, and A(2, 2) for another PDU. Nothing is "
+        "allocated.",
     ),
     Row(63, "A protocol version without bit 0", "Rejected: result 1, source 2, reason 2."),
     Row(64, "Another application context", "Rejected: result 1, source 1, reason 2."),
     Row(
         65,
         "An AE title that is not let in, its own or ours",
-        "Rejected: result 1, source 1, reason 3 (calling) or 7 (called).",
+        "Rejected: result 1, source 1, reason 3 (calling) or 7 (called). A user identity that `Admission` does not "
+        "accept: reason 1.",
     ),
     Row(
         66,
-        "An AE title that is a path, blank, or has control characters or 8-bit characters",
-        "Rejected or A(2, 6); escaped in logs; no title is ever part of a path.",
+        "An AE title that is a path, blank, or has control or 8-bit characters",
+        "Rejected as in row 65, unless it is one to the standard, as `../x` is. It is escaped in logs, and "
+        "percent-encoded where a layout makes it a part of a path.",
     ),
     Row(
         67,
         "More associations than there may be",
-        "Rejected at once: result 2, source 3, reason 2. A place is free again whatever way an association ends.",
+        "Rejected at once: result 2, source 3, reason 2. A place is free again in whatever way an association ends.",
     ),
     Row(
         68,
         "No presentation context, more than 128, or with an ID that is even or there twice, or without its syntaxes",
-        "A(2, 6). 128 of them are answered one by one.",
+        "A(2, 6). 128 contexts are answered, one by one.",
     ),
     Row(
         69,
         "Thousands of sub-items that declare more than they have",
-        "Refused within the bounds of their item; memory stays as it is.",
+        "A(2, 6). Nothing is read beyond an item's end, and memory stays as it is.",
     ),
     Row(
         70,
-        "User information twice, or of kinds that nobody knows",
+        "User information twice, a maximum length twice, or items of kinds that nobody knows",
         "Twice: A(2, 6). Unknown: not looked at.",
     ),
     Row(
         71,
         "A second association request, also in the middle of a data set",
-        "A(2, 2). The handler is cancelled, the temporary file is removed.",
+        "A(2, 2). The handler is cancelled, the temporary file removed.",
     ),
     Row(
         72,
@@ -71,13 +74,14 @@ ACCEPTOR = (
     Row(
         74,
         "A C-STORE without UIDs, with a strange priority, or with message ID 0 or none",
-        "Without a UID 0120 or its like; without a message ID, which an answer would need, an abort. Message ID 0 and "
-        "any priority are taken.",
+        "Without a SOP class UID 0122, without an instance UID C000; without a message ID, which an answer needs, "
+        "A(2, 6). Message ID 0 and any priority are taken.",
     ),
     Row(
         75,
         "A SOP Instance UID that is a path, a device, too long, of other digits, or otherwise no UID",
-        "C000, nothing is filed. No name of a file is taken from a peer unless it is a UID, of ASCII digits and dots.",
+        "C000, nothing is filed. The name of a file is never taken from a peer unless it is a UID, of ASCII digits "
+        "and dots; no link in the folder is followed.",
     ),
     Row(
         76,
@@ -92,7 +96,7 @@ ACCEPTOR = (
     Row(
         78,
         "The association ends inside a data set, at any byte",
-        "No file; the temporary file is removed, if need be when the receiver is started again.",
+        "No file is left, and no temporary one: after a receiver was killed, those go when the next one begins.",
     ),
     Row(79, "A data set of no bytes", "C000, no file."),
     Row(
@@ -114,12 +118,14 @@ ACCEPTOR = (
     Row(
         83,
         "A handler raises, hangs, or returns something else than a status",
-        "0110, within `Timeouts.handler`; the association and all others go on.",
+        "0110, after `Timeouts.handler` at most; C000 for an `InvalidObject` that it raises. The association and all "
+        "others go on.",
     ),
     Row(
         84,
         "A request of a service that nobody performs, or of an unknown Command Field; a response to nothing",
-        "A request is answered with 0211. A response that answers nothing: A(2, 5).",
+        "A request is answered with 0211, whatever it is. A response: A(0, 0), or A(2, 6) if its Command Field is "
+        "unknown.",
     ),
     Row(85, "A C-CANCEL of what is not there or is done", "Not looked at."),
     Row(
@@ -143,12 +149,13 @@ ACCEPTOR = (
     Row(
         89,
         "A message that comes a byte a second",
-        "A(0, 0) when it is slower than `Limits.minimum_rate`, and when it stalls; the temporary file is removed.",
+        "A(0, 0) where it is slower than `Limits.minimum_rate` over 60 s, or stops; the handler is cancelled, the "
+        "temporary file removed.",
     ),
     Row(
         90,
         "A release or an abort in the middle of a data set",
-        "The object is dropped, no file; the release is answered, or the connection closed.",
+        "The object is dropped, and no file is left; a release is answered.",
     ),
     Row(
         91,

@@ -14,7 +14,7 @@ FILES = (
     Row(
         95,
         "The group length of its File Meta Information is absent, wrong or enormous",
-        "Tolerated: it is read element by element, up to a bound.",
+        "Tolerated: it is read element by element, up to 64 KiB.",
     ),
     Row(
         96,
@@ -29,38 +29,47 @@ FILES = (
     Row(
         98,
         "Its UIDs are missing, of several values, too long, or no UIDs",
-        "Invalid. Padding by a NUL or a space is taken off.",
+        "Invalid. Padding by one NUL or space is taken off; a leading zero in a component is let pass.",
     ),
     Row(
         99,
         "It is cut off: in an element, in the pixel data, inside a sequence",
-        "Invalid, where it shows before the first byte goes out; if not, an abort: it is never completed.",
+        "Invalid. It shows before the first byte goes out; in a stream before the last one does: then the "
+        "association is aborted, and the peer never has all of it.",
     ),
-    Row(100, "Its data set or an element of it has an odd length", "Invalid; no PDV of odd length is ever sent."),
+    Row(
+        100,
+        "Its data set has an odd length",
+        "Invalid; no PDV of odd length is ever sent. An element of odd length in a data set of even length goes out "
+        "as it lies.",
+    ),
     Row(
         101,
         "Its data set has elements of group 0000 or 0002, or something behind its end",
-        "Groups 0000 and 0002: invalid. Trailing padding is part of it.",
+        "Groups 0000 and 0002: invalid. Padding (FFFC,FFFC) belongs to it.",
     ),
     Row(
         102,
         "Its transfer syntax is deflated",
-        "Sent as it is, still deflated, where the peer accepts that; otherwise `NO_CONTEXT`.",
+        "Sent as it is, still deflated, where the peer accepts that; else encoded anew (row 104), which a stream "
+        "cannot be: `NO_CONTEXT`.",
     ),
     Row(
         103,
-        "It is compressed, and the peer accepts uncompressed objects only",
-        "`NO_CONTEXT`; nothing is decompressed unless you ask for it (`transcode`).",
+        "It is compressed, and the peer accepts uncompressed objects only, or the other way round",
+        "`NO_CONTEXT`; nothing is decompressed or compressed unless you ask for it (:doc:`converting`).",
     ),
     Row(
         104,
         "The peer accepts another uncompressed transfer syntax than its own",
-        "Encoded anew, value by value, without a loss.",
+        "From one of Explicit, Implicit and Deflated VR Little Endian into another it is encoded anew: each value "
+        "keeps its bytes. Big Endian: `NO_CONTEXT`, unless you ask for it.",
     ),
     Row(
         105,
         "It is a DICOMDIR",
-        "Never sent as an object. The files that it lists are sent, if they lie beneath its folder.",
+        "Never sent as an object. If it is named itself, the files that it lists are sent, so far as they lie "
+        "beneath its folder, links included.",
     ),
     Row(
         106,
@@ -70,14 +79,14 @@ FILES = (
     Row(
         107,
         "It cannot be opened, vanishes, fails while it is read, or lies on a file server that hangs",
-        "`ReadError`. If a part had gone out, the association is aborted and the object is never completed; the others "
-        "go over a new one.",
+        "`ReadError`. If a part had gone out, the association is aborted, the object is `NOT_SENT`, and the others "
+        "go over another one. What hangs, hangs in a thread, and can be cancelled.",
     ),
     Row(
         108,
         "It grows, shrinks, or is replaced or written to while it is sent",
-        "`ObjectChanged`: it is looked at once more before its last fragment goes out, the association is aborted, and "
-        "nothing is completed.",
+        "`ObjectChanged`, `NOT_SENT`: it is looked at once more before its last fragment goes out. The association "
+        "is aborted; the peer never has all of it.",
     ),
     Row(
         109,

@@ -18,8 +18,8 @@ REQUESTOR = (
     Row(
         3,
         "It rejects the association, for any reason of the standard",
-        "`AssociationRejected` with result, source and reason. To be tried `LATER` if the result is 2 (transient), and "
-        "only `AFTER_CONFIG` if it is 1 (permanent).",
+        "`AssociationRejected` with result, source and reason; nothing was sent. `LATER` if the result is 2 "
+        "(transient), and `AFTER_CONFIG` if it is 1 (permanent).",
     ),
     Row(
         4,
@@ -65,7 +65,7 @@ REQUESTOR = (
     Row(
         14,
         "Its answer cannot be read: an item that goes on behind the end, a UID that is empty, too long or no UID",
-        "`InvalidPDU`, A(2, 6). No more memory is taken than bytes came.",
+        "`InvalidPDU`, A(2, 6). No more is held in memory than came.",
     ),
     Row(
         15,
@@ -96,57 +96,68 @@ REQUESTOR = (
     Row(
         21,
         "A PDV on a presentation context that was not accepted, or of an even ID",
-        "`UnexpectedPDU` or `InvalidPDU`, A(2, 5) or A(2, 6).",
+        "`UnexpectedPDU`, A(2, 5).",
     ),
     Row(22, "Reserved bits of a control header are set", "Not looked at."),
     Row(
         23,
         "Data where a command should be, a command between data, mixed messages, an answer on another context",
-        "A `ProtocolViolation`, A(2, 5) or A(2, 6). What waited for an answer is `IN_DOUBT`.",
+        "`UnexpectedPDU`, A(2, 6); `InvalidResponse`, A(2, 5), for an answer on another context that was accepted. "
+        "What waited for its answer is `IN_DOUBT`.",
     ),
     Row(
         24,
         "A command set without an end, or empty fragments without an end",
-        "Stopped at `Limits.command_set`, `command_fragments` and `empty_pdvs`, with an abort.",
+        "A(2, 6) at `Limits.command_set`, `Limits.command_fragments` or `Limits.empty_pdvs`.",
     ),
     Row(
         25,
         "A command set that cannot be read: cut off, of odd length, elements of other groups, undefined lengths",
-        "`DIMSEDecodeError`, and an abort. A group length that is wrong, and nothing else, is tolerated.",
+        "`DIMSEDecodeError`, A(2, 6). A group length that is wrong or missing, and nothing else, is tolerated.",
     ),
     Row(
         26,
         "A response without Status or Message ID, with a wrong Command Field, or with numbers of a wrong length",
-        "`InvalidResponse`, and an abort; the object is `IN_DOUBT`, and never stored with a warning.",
+        "`InvalidResponse` or `DIMSEDecodeError`, A(2, 6). The object is `IN_DOUBT`, and never stored, nor stored "
+        "with a warning.",
     ),
     Row(
         27,
         "A response to a message ID that is not in flight",
-        "`UnexpectedMessageID`, and an abort; the object is `IN_DOUBT`.",
+        "`UnexpectedMessageID`, A(0, 0). The object is `IN_DOUBT`.",
     ),
     Row(
         28,
         "A response with the UID of another instance or SOP class",
-        "`InvalidResponse`, and an abort; `IN_DOUBT`. A response without UIDs counts: they are optional. So does one "
-        "whose UID is padded with a NUL or a space.",
+        "`InvalidResponse`, A(0, 0). The object is `IN_DOUBT`. A response without UIDs counts, since they are "
+        "optional, and so does one whose UID is padded with NUL or spaces.",
     ),
-    Row(29, "A response of another service, or a request in its place", "An abort; `IN_DOUBT`."),
+    Row(
+        29,
+        "A response of another service, or a request in its place",
+        "`InvalidResponse` or `UnexpectedPDU`, A(0, 0). The object is `IN_DOUBT`.",
+    ),
     Row(
         30,
         "A second response to the same request, at once or when the next request is out",
-        "An abort. The first object keeps its outcome; the next one is `IN_DOUBT`, never stored by an answer that was "
-        "not its own.",
+        "`UnexpectedMessageID`, A(0, 0). The first object keeps its outcome; the next one is `IN_DOUBT`, or "
+        "`NOT_SENT` if it was not out: never stored by an answer that was not its own.",
     ),
-    Row(31, "A response to nothing", "An abort. No object is affected."),
+    Row(
+        31,
+        "A response to nothing",
+        "`UnexpectedMessageID`, A(0, 0). No object is affected.",
+    ),
     Row(
         32,
         "A response before our last byte was sent",
-        "Success is not believed: an abort. A failure is: `REFUSED` with its status.",
+        "A success is not believed: `InvalidResponse`, A(0, 0), `IN_DOUBT`. A failure is: `REFUSED` with its status; "
+        "the rest of the object is not sent, and the association is aborted.",
     ),
     Row(
         33,
-        "The status Pending or Cancel, as answer to a C-STORE",
-        "Not a status of this service: `IN_DOUBT`, an abort; never waited for more.",
+        "Status Pending or Cancel, in answer to a C-STORE",
+        "`InvalidResponse`, A(0, 0), `IN_DOUBT`: it is no status of this service. Nothing more is waited for.",
     ),
     Row(
         34,
@@ -156,8 +167,8 @@ REQUESTOR = (
     Row(
         35,
         "A response announces a data set",
-        "It is read and dropped, up to `Limits.response_data_set`. If it does not come within the timeout, an abort; "
-        "`IN_DOUBT`.",
+        "It is read and dropped, up to `Limits.response_data_set`, and the answer counts. If it does not come within "
+        "the timeout, or has more: A(0, 0), `IN_DOUBT`.",
     ),
     Row(
         36,
@@ -167,15 +178,15 @@ REQUESTOR = (
     Row(
         37,
         "It asks for release while objects are being sent",
-        "Between messages it is given the release; in the middle of one we abort. The object whose answer was awaited "
-        "is `IN_DOUBT`, the others `NOT_SENT`.",
+        "In the middle of a message: A(0, 0). Between messages the release is answered, and there is "
+        "`AssociationClosed`. The object whose answer was awaited is `IN_DOUBT`, the others `NOT_SENT`.",
     ),
     Row(38, "Both ask for release at once", "Both answers are exchanged, both sides end well."),
     Row(39, "It sends messages while we wait for its answer to our release", "They are dropped; the deadline stays."),
     Row(
         40,
         "It does not answer our release",
-        "After `Timeouts.release` an A-ABORT, and a line in the log. What was stored remains so.",
+        "A(0, 0) after `Timeouts.release`, and a line in the log. What was stored remains so.",
     ),
     Row(41, "It answers a release that nobody asked for", "`UnexpectedPDU`, A(2, 2)."),
     Row(
@@ -187,15 +198,19 @@ REQUESTOR = (
     Row(
         43,
         "It closes the connection: inside a response, after its acceptance, in place of an answer to the release",
-        "`ConnectionLost`; what waited for its answer is `IN_DOUBT`. When everything is answered it is no error.",
+        "`ConnectionLost`; what waited for its answer is `IN_DOUBT`. Where everything is answered it is no error.",
     ),
     Row(44, "The connection is reset, at any place", "`ConnectionLost`; trio's own errors do not come through."),
     Row(
         45,
         "It stalls at any byte of an acceptance, a response or an answer to a release",
-        "The timeout of that wait passes, and not more than the grace of an abort.",
+        "The deadline of that wait passes: A(0, 0), and what it says in its place.",
     ),
-    Row(46, "What it sends comes byte by byte, or all at once", "The same."),
+    Row(
+        46,
+        "What it sends comes byte by byte, or all at once",
+        "Nothing is different.",
+    ),
     Row(47, "It sends a byte now and then", "Deadlines count from the beginning: they pass all the same."),
     Row(
         48,
@@ -220,12 +235,12 @@ REQUESTOR = (
     Row(
         54,
         "Its answer has a role that was not proposed, or lacks one that was",
-        "The defaults hold: the requestor is the SCU. A request to us without the role of an SCP is not performed.",
+        "The defaults hold: the requestor is the SCU. A request in a role that was not agreed on: A(0, 0).",
     ),
     Row(
         55,
         "It does not confirm the user identity, where it was asked to",
-        "`IdentityNotConfirmed`, and an abort. The identity is never in a log or an error.",
+        "`IdentityNotConfirmed`, A(0, 0). The identity is in no log and no error.",
     ),
     Row(
         56,

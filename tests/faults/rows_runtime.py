@@ -13,13 +13,18 @@ RUNTIME = (
     Row(
         113,
         "It is cancelled twice, or while it cleans up, or at once; Ctrl-C; a neighbour in the nursery crashes",
-        "The same; what was raised goes on, and is not swallowed.",
+        "The same; an exception goes on by itself or in the group of your own nursery.",
     ),
-    Row(114, "Two tasks use one association", "One message after the other, never mixed."),
+    Row(
+        114,
+        "Several tasks use one association",
+        "One message after another, never mixed.",
+    ),
     Row(
         115,
         "A callback, an iterator or a stream of yours raises in the middle of sending",
-        "An abort if a part had gone out; the error is chained or goes on; each input has its outcome.",
+        "A(0, 0) if a part had gone out. A source's error is the cause of a `ReadError`; that of an iterator of "
+        "inputs goes on as it is. Each input has its outcome.",
     ),
     Row(
         116,
