@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,11 @@ MARKED = list(marked_tests())
 
 def test_the_rows_are_numbered_one_by_one() -> None:
     assert [row.number for rows in SECTIONS.values() for row in rows] == list(range(1, 126))
+
+
+def test_the_page_shows_them_all() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "reliability.rst").read_text()
+    assert re.findall(r"^\.\. fault-rows:: (\w+)$", page, re.MULTILINE) == list(SECTIONS)
 
 
 @pytest.mark.parametrize("number", ROWS)

@@ -12,9 +12,11 @@ import trio
 import trio.testing
 
 from sources.source_helpers import data_set, decoded, meta
+from support.draining_scp import draining_scp
 from support.encounter import BLOCKING, Encounter, meet
 from support.sending import outcomes, send_all, sender_to
 from trio_dicom import (
+    CStoreSCU,
     InvalidObject,
     NoPresentationContext,
     ObjectChanged,
@@ -22,6 +24,7 @@ from trio_dicom import (
     PresentationContext,
     ReadError,
     Retry,
+    open_association,
 )
 from trio_dicom.protocol.pdu import AssociateRQ, ReleaseRQ
 from trio_dicom.sources.part10 import parse_head
@@ -194,6 +197,30 @@ async def test_what_is_encoded_anew_has_the_same_values(own, accepted, tmp_path,
     (sent,) = shelf.data_sets
     assert len(sent) % 2 == 0
     assert decoded(sent, accepted) == decoded(body_of(file), own)
+
+
+# --- 109: large ones ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.fault_row(109)
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("as_stream", [False, True], ids=["fault109-path", "fault109-stream"])
+async def test_more_than_four_gigabytes(as_stream, tmp_path):
+    """Two fragments of more than 2 GiB each, in a sparse file."""
+    path, size = tmp_path / "video.dcm", (2 << 30) + 1000
+    head = make_instance_file(0, transfer_syntax=JPEG)[:-16]  # to the Basic Offset Table; an empty fragment, the end
+    with path.open("wb") as file:
+        file.write(head)
+        for _ in range(2):
+            file.write(b"\xfe\xff\0\xe0" + size.to_bytes(4, "little"))
+            file.seek(size, os.SEEK_CUR)
+        file.write(b"\xfe\xff\xdd\xe0\0\0\0\0")
+    with draining_scp() as scp, path.open("rb") as stream:
+        async with open_association(scp.address, only(JPEG)) as association:
+            response = await CStoreSCU(association).send(stream if as_stream else path)
+    assert response.is_success
+    assert scp.data_set_bytes == response.bytes_sent == path.stat().st_size - len(head) + len(body_of(head))
 
 
 # --- 107, 108: while it is sent -------------------------------------------------------------------------------------

@@ -519,4 +519,6 @@ async def test_the_answer_to_a_user_identity(response, error, autojump_clock, ca
         assert type(met.error) is error
         assert met.aborted_with == (0, 0)
         assert met.outcome is NOT_SENT
-    assert "sesame" not in f"{caplog.text} {met} {met.error!r} {met.error}"
+    told = f"{caplog.text} {met} {met.error!r} {met.error}"
+    assert "alice" not in told
+    assert "sesame" not in told

@@ -6,6 +6,8 @@ import struct
 from itertools import accumulate
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sources.source_helpers import (
     BIG,
@@ -156,6 +158,19 @@ def test_a_long_walk_is_given_up() -> None:
     assert is_whole_as_file(EXPLICIT, b"".join(far_apart)[:-2], 0, looks)
     assert len(looks) == 64
     assert not is_whole_as_file(EXPLICIT, b"".join(far_apart[:50])[:-2], 0)
+
+
+@given(st.data())
+def test_any_bytes_have_one_verdict(data: st.DataObject) -> None:
+    """However they are cut, and from a file as from a stream; and it comes to an end."""
+    parts = [element(8, 0x60, "CS", b"CT"), undefined(8, 0x1140, "SQ"), undefined(9, 0x1001, "UN"), FRAGMENTS, PIXELS]
+    parts += [delimiter(number, length) for number in (ITEM, ITEM_END, SEQUENCE_END) for length in (0, 4, UNDEFINED)]
+    body = b"".join(data.draw(st.lists(st.sampled_from(parts) | st.binary(max_size=16), max_size=12)))
+    syntax = data.draw(st.sampled_from([EXPLICIT, IMPLICIT, BIG]))
+    verdicts = {is_whole_in_pieces(syntax, body, size) for size in (1, 5, 1000)}
+    assert len(verdicts) == 1
+    if not body.endswith((PIXELS, delimiter(SEQUENCE_END))):  # of which a file is known to be whole without a walk
+        assert {is_whole_as_file(syntax, body, first) for first in (0, 30)} == verdicts
 
 
 @pytest.mark.fault_row(99)
