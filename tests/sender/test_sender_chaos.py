@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import sqlite3
+from collections import Counter
 from random import Random
 
 import pytest
@@ -82,6 +83,14 @@ def test_every_fate_alone_and_twice():
                 assert course.destination.met[fate] >= times
 
 
+@pytest.mark.parametrize("fate", [fate for fate in FATES if "before it is" in fate])
+def test_ended_before_it_is_whole(fate):
+    """Of several batches, so that the end comes while there is still something to be written."""
+    course = run(Script([fate]), 2, 1, 1, size=2_500_000, backpressure=True)
+    assert course.destination.met[fate] == 1
+    assert course.report.counts[Outcome.STORED] == (1 if fate.startswith("refused") else 2)
+
+
 def test_every_connection_and_release_alone():
     for fate in CONNECTIONS:
         for way in WAYS:
@@ -136,7 +145,27 @@ CHANCES = {
 
 
 def run_script(script, count, way, size, backpressure, cut_at):
-    run(script, count, *way, size=size, backpressure=backpressure, cut_at=cut_at)
+    """What goes wrong once takes a minute at most."""
+    longest = 60 * (1 + script.troubles)
+    course = run(script, count, *way, size=size, backpressure=backpressure, cut_at=cut_at)
+    assert course.seconds < longest
+    return course
+
+
+def run_random_script(seed):
+    """One in twenty has objects of several batches, which alone are answered before they are whole."""
+    dice = Random(seed)
+    cut_at = math.inf if dice.random() < 0.6 else dice.uniform(0, 100)
+    script, way = Script.random(dice), dice.choice(WAYS)
+    if not seed % 20:
+        return run_script(script, dice.randrange(1, 3), way, 2_500_000, True, cut_at)
+    return run_script(script, dice.randrange(1, 7), way, dice.choice([400, 40_000]), dice.random() < 0.5, cut_at)
+
+
+@pytest.mark.parametrize("part", range(5))
+def test_ten_random_scripts(part):
+    for seed in range(10 * part, 10 * part + 10):
+        run_random_script(seed)
 
 
 @settings(max_examples=60, deadline=None)
@@ -183,6 +212,28 @@ def test_a_ledger_through_chaos(tmp_path, seed):
 @given(**CHANCES)
 def test_very_many_scripts(script, count, way, size, backpressure, cut_at):
     run_script(script, count, way, size, backpressure, cut_at)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("part", range(10))
+def test_ten_thousand_random_scripts(part, capsys):
+    """Each is a sender's life. None may tell of a success that was none, or leave an input without an outcome."""
+    counts, met, inputs = Counter(), Counter(), 0
+    for seed in range(1000 * part, 1000 * part + 1000):
+        try:
+            course = run_random_script(seed)
+        except BaseException as error:
+            error.add_note(f"run_random_script({seed})")
+            raise
+        counts.update(course.report.counts)
+        met.update(course.destination.met)
+        inputs += course.report.inputs
+    assert counts.total() == inputs
+    assert met.keys() >= {*FATES, *CONNECTIONS}
+    with capsys.disabled():
+        told = {outcome.value: count for outcome, count in counts.items()}
+        print(f"\n1000 sessions, {inputs} inputs: {told}")
 
 
 @pytest.mark.slow

@@ -127,6 +127,26 @@ class Script:
     bytes: list[int] = attrs.field(factory=list)
     delays: list[float] = attrs.field(factory=list)
 
+    @classmethod
+    def random(cls, dice: Random) -> Script:
+        """Fates of all kinds, each as likely as any other."""
+
+        def some(names: Iterable[str], most: int) -> list[str]:
+            return dice.choices(sorted(names), k=dice.randrange(most + 1))
+
+        return cls(
+            some(FATES, 15),
+            some(CONNECTIONS, 5),
+            some(RELEASES, 3),
+            [dice.randrange(3001) for _ in range(dice.randrange(7))],
+            [dice.uniform(0, 2 * TIMEOUT) for _ in range(dice.randrange(7))],
+        )
+
+    @property
+    def troubles(self) -> int:
+        """How often something is left to go wrong."""
+        return len(self.fates) + len(self.connections) + len(self.releases)
+
     def fate(self) -> str:
         return self.fates.pop(0) if self.fates else "stored"
 
@@ -358,6 +378,7 @@ class Course:
     witness: Witness
     report: TransferReport
     reports: list[InstanceReport] = attrs.field(repr=False)
+    seconds: float = 0.0  # until the sender's block was left
 
 
 async def send_through_chaos(
@@ -409,6 +430,7 @@ async def send_through_chaos(
         if not is_finished:
             assert trio.current_time() <= cut_at + 4
             reports += [report async for report in channel]  # what was settled when nobody received any more
+        seconds = trio.current_time()
         nursery.cancel_scope.cancel()
     assert len(reports) == count or not is_finished
     witness.check(reports, sender.report, uids)
@@ -416,7 +438,7 @@ async def send_through_chaos(
     if is_finished and sender.failure is None:  # nothing is given up after one trouble
         unanswered = [each for each in reports if each.status is None and not each.is_earlier]
         assert all(each.attempts > 1 for each in unanswered)
-    return Course(destination, witness, sender.report, reports)
+    return Course(destination, witness, sender.report, reports, seconds)
 
 
 def _written(folder: Path, files: list[bytes]) -> list[Path]:

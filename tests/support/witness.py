@@ -6,7 +6,8 @@ It stands between the sender and its streams, knows nothing of how the sender wo
    whose last byte the stream had taken, and the first for it.
 2. Refused, or already present, is what the last valid answer said so of.
 3. Not sent, or refused, is nothing that once was with the stream as a whole and was not answered with a failure.
-4. Every message that is whole has the bytes of the file. Nothing follows an A-ABORT, or a write that was cut off.
+4. Every message that is whole has the bytes of the file. Nothing follows an A-ABORT, or a write that was cut off, and
+   no data an answer that cannot be.
 """
 
 from __future__ import annotations
@@ -145,6 +146,8 @@ class Connection(trio.abc.Stream):
             if self._is_aborted:
                 self._witness.complain("something is sent after an A-ABORT")
             self._is_aborted |= isinstance(pdu, Abort)
+            if self._is_unbelievable and isinstance(pdu, PDataTF):
+                self._witness.complain("data is sent to a peer that cannot be believed")
             for pdv in pdu.pdvs if isinstance(pdu, PDataTF) else ():
                 if pdv.is_command:
                     self._begun(pdv)
