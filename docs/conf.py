@@ -19,6 +19,8 @@ sys.path[:0] = [str(DOCS), str(DOCS.parent / "tests")]  # for the extension of o
 extensions = ["sphinx.ext.autodoc", "sphinxcontrib_trio", "fault_rows"]
 exclude_patterns = ["_build"]
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["faults.css"]
 html_title = f"trio_dicom {release}"
 
 default_role = "code"  # the docstrings' `names`

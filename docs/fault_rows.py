@@ -42,7 +42,9 @@ def lines_of(row: FaultRow, tests: list[Test]) -> Iterator[str]:
     if tests:
         names = [(test.file, f"``{test.name}``") for test in tests]
         files = [f"{file}: {', '.join(name for _, name in group)}" for file, group in groupby(names, itemgetter(0))]
-        yield f"    *Tests:* {'; '.join(files)}"
+        yield "    .. rst-class:: fault-tests"
+        yield ""
+        yield f"    Tests: {'; '.join(files)}"
         yield ""
 
 

@@ -221,7 +221,7 @@ async def test_a_class_that_nobody_serves_does_not_wait_for_ever_behind_a_busy_a
     assert trio.current_time() < 20
 
 
-@pytest.mark.fault_row(8, 103)
+@pytest.mark.fault_row(8)
 async def test_what_the_peer_does_not_take_has_no_context(autojump_clock):
     async with storage_scp(sop_classes=[SOPClass.CT]) as scp, sender_to(scp) as sender:
         items = [*objects(3), *objects(3, sop_class=SOPClass.MR, first=4)]
