@@ -107,8 +107,8 @@ ACCEPTOR = (
     Row(
         81,
         "A deflated data set that is damaged, or a bomb",
-        "Filed as it comes, since only its beginning is inflated, to a limit, for what has to be known of it. Where that "
-        "is damaged: C000, no file.",
+        "Filed as it comes, since only its beginning is inflated, to a limit, for what has to be known of it. Where "
+        "that is damaged: C000, no file.",
     ),
     Row(
         82,
