@@ -145,7 +145,7 @@ REQUESTOR = (
     ),
     Row(
         31,
-        "A response to nothing",
+        "A response to nothing, or before its request",
         "`UnexpectedMessageID`, A(0, 0). No object is affected.",
     ),
     Row(
