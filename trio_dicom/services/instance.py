@@ -56,7 +56,7 @@ class Instance(trio.abc.ReceiveStream):
         self.sop_instance_uid = command.affected_sop_instance_uid
         self.transfer_syntax_uid = request.context.transfer_syntax
         self._request = request
-        self._ahead = io.BytesIO()
+        self._ahead = memoryview(b"")  # came with what `receive_some` has given, and is left
         self._is_closed = False
         self.is_begun = False  #: whether something of it was read
 
@@ -87,8 +87,9 @@ class Instance(trio.abc.ReceiveStream):
         `trio.ClosedResourceError` after `aclose`.
         """
         self._check_open()
-        if rest := self._ahead.read():
+        if self._ahead:
             await trio.lowlevel.checkpoint()
+            rest, self._ahead = self._ahead, memoryview(b"")
             return [rest]
         pieces = await self._request.receive_pieces(at_least)
         self.is_begun |= bool(pieces)
@@ -103,15 +104,10 @@ class Instance(trio.abc.ReceiveStream):
         if max_bytes is not None and max_bytes < 1:
             raise ValueError(f"max_bytes must be at least 1, not {max_bytes}")
         self._check_open()
-        if data := self._ahead.read(-1 if max_bytes is None else max_bytes):
-            await trio.lowlevel.checkpoint()
-            return data
         await trio.lowlevel.checkpoint()
-        data = b"".join(await self.receive_pieces())
-        if max_bytes is not None and len(data) > max_bytes:
-            self._ahead = io.BytesIO(data)
-            return self._ahead.read(max_bytes)
-        return data
+        data = self._ahead or b"".join(await self.receive_pieces())
+        self._ahead = memoryview(b"") if max_bytes is None else memoryview(data)[max_bytes:]
+        return bytes(data[:max_bytes])
 
     async def read(self, limit: int = MOST_IN_MEMORY) -> bytes:
         """The rest of the data set. Raises `InvalidObject` if it is longer than `limit` bytes."""
