@@ -146,7 +146,7 @@ REQUESTOR = (
     Row(
         31,
         "A response to nothing, or before its request",
-        "`UnexpectedMessageID`, A(0, 0). No object is affected.",
+        "`UnexpectedMessageID` or `InvalidResponse`, A(0, 0). No object is affected.",
     ),
     Row(
         32,

@@ -317,3 +317,19 @@ async def test_a_disk_that_fails_in_the_middle_costs_the_others_nothing(
     assert sender.report.associations > 1
     assert disk.left < times
     assert len(scp.received) == end[STORED]
+
+
+@pytest.mark.fault_row(99)
+async def test_fault99_a_stream_that_is_cut_off_costs_the_others_nothing(autojump_clock):
+    """It shows when most of it has gone: the association is aborted, the others go over another one."""
+    cut = make_instance_file(LARGE, number=2)[:-2]
+    inputs = [io.BytesIO(make_instance_file(100)), Drip(cut), io.BytesIO(cut), io.BytesIO(GOOD)]
+    async with storage_scp() as scp, sender_to(scp, associations=1) as sender:
+        reports = await send_all(sender, inputs)
+    assert [report.outcome for report in sorted(reports, key=lambda each: each.number)] == [
+        STORED,
+        INVALID,
+        INVALID,
+        STORED,
+    ]
+    assert len(scp.received) == 2

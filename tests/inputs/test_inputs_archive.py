@@ -445,6 +445,7 @@ async def test_members_are_sent_side_by_side(tmp_path):
     assert descriptors() == before
 
 
+@pytest.mark.fault_row(107)
 async def test_a_read_that_hangs_is_abandoned_and_the_member_sent_again(tmp_path, monkeypatch):
     (item,) = await all_items(zip_of(tmp_path / "a.zip", {"a": LARGE}, zipfile.ZIP_STORED))
     before = descriptors()

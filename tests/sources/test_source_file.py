@@ -329,6 +329,7 @@ async def all_closed(gate, before):
             await trio.lowlevel.checkpoint()
 
 
+@pytest.mark.fault_row(107)
 async def test_a_read_that_hangs_is_abandoned_and_its_thread_closes_the_file(path, monkeypatch):
     monkeypatch.setattr(file_module, "read_on_loop", False)
     before = descriptors()
@@ -343,6 +344,7 @@ async def test_a_read_that_hangs_is_abandoned_and_its_thread_closes_the_file(pat
     await all_closed(gate, before)
 
 
+@pytest.mark.fault_row(107)
 @pytest.mark.parametrize("call", ["open", "fstat"])
 async def test_an_opening_that_hangs_leaves_no_descriptor(path, monkeypatch, call):
     before = descriptors()
