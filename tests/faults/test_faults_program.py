@@ -1,4 +1,4 @@
-"""What a program does to the library: cancelled twice, interrupted, crossed, misled by the clock: rows 113 to 117."""
+"""What a program does to the library: cancelled twice, interrupted, several tasks, a clock that jumps: rows 113, 114, 117."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ import trio.testing
 
 import trio_dicom
 from support.acceptor_link import FILE, data_set_of, memory_server, store_rq
-from support.sending import objects, sender_to
 from trio_dicom import (
     AssociationSettings,
     CStoreSCU,
@@ -30,7 +29,6 @@ from trio_dicom.testing import (
     scripted_link,
     scripted_listener,
     socket_pair_streams,
-    storage_scp,
 )
 from trio_dicom.uids import VERIFICATION
 
@@ -129,17 +127,6 @@ async def test_fault113_no_time_at_all(autojump_clock):
         with trio.move_on_after(0):
             await association.aclose()
         assert not association.is_open
-
-
-@pytest.mark.fault_row(113)
-async def test_fault113_a_sender_without_time(autojump_clock):
-    async with storage_scp() as scp:
-        with trio.move_on_after(0) as scope:
-            async with sender_to(scp) as sender, sender.send_many(objects(3)) as reports:
-                async for _ in reports:
-                    raise AssertionError("it had time")
-        assert scope.cancelled_caught
-        assert scp.received == []
 
 
 class SiblingError(Exception):
