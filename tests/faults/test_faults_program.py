@@ -1,4 +1,4 @@
-"""What a program does to the library: cancelled twice, interrupted, several tasks, a clock that jumps: rows 113, 114, 117."""
+"""What a program does: cancels twice, is interrupted, has several tasks, a clock that jumps: rows 113, 114, 117."""
 
 from __future__ import annotations
 
