@@ -1,0 +1,134 @@
+"""The command that measures; see `python -m tests.benchmarks --help`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from . import report
+from .contests import CONTESTS, Contest
+from .machine import machine
+from .processes import Failed, compiler
+from .rounds import Round, play, prepare, present, quicker, rounds
+from .run import Book, Run
+from .workshop import Workshop, default_folder
+
+RUNS, QUICK_RUNS = 5, 2
+DESCRIPTION = """\
+Measures how fast, with how much CPU and in how much memory objects are sent and received, beside DCMTK, pynetdicom
+and plain C, over loopback.
+
+The contestants of a contest take turns, each time in another order, so that what slows the machine falls on all of
+them. Each run has a receiver of its own, and counts only if every object arrived. Leave the machine alone meanwhile,
+and compare the ratios of one call, not times of different days. All of it takes about half an hour, --quick two or
+three minutes.
+
+It needs Linux and a C compiler (cc). A contestant whose program is not here is left out: /usr/bin/storescu, storescp
+and dcmsend of DCMTK, pynetdicom, trustme for TLS; matplotlib draws the plots of --output.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=DESCRIPTION,
+        epilog="contests:\n" + "\n".join(f"  {contest.name:<27} {contest.title}" for contest in CONTESTS),
+    )
+    add = parser.add_argument
+    add("contest", nargs="*", help="of those below, or how the names of some begin; all if there is none")
+    add("--runs", type=int, help=f"that count, after one that does not ({RUNS}; with --quick {QUICK_RUNS})")
+    add("--quick", action="store_true", help="few objects: to see that all works, not to measure")
+    add("--output", type=Path, help="a folder for runs.jsonl, and for the tables and plots that are made of it")
+    add("--render", type=Path, metavar="JSONL", help="measure nothing; make tables and plots of these runs")
+    add(
+        "--folder",
+        type=Path,
+        default=default_folder(),
+        help="for the corpus (2 GB) and for what is received; on a disk, not in memory (%(default)s)",
+    )
+    return parser
+
+
+def main() -> None:
+    arguments = parser().parse_args()
+    contests = chosen(arguments.contest)
+    if arguments.render is None and compiler() is None:
+        parser().error("there is no C compiler")
+    book = Book.read(arguments.render) if arguments.render else measure(contests, arguments)
+    if arguments.output:
+        arguments.output.mkdir(parents=True, exist_ok=True)
+        book.write(arguments.output / "runs.jsonl")
+        report.write(arguments.output, contests, book)
+    print(report.markdown(book, contests))
+    sys.exit(bool(book.failures))
+
+
+def chosen(names: Sequence[str]) -> list[Contest]:
+    for name in names:
+        if not any(contest.name.startswith(name) for contest in CONTESTS):
+            parser().error(f"no such contest: {name}")
+    return [contest for contest in CONTESTS if not names or contest.name.startswith(tuple(names))]
+
+
+def measure(contests: Sequence[Contest], arguments: argparse.Namespace) -> Book:
+    workshop = Workshop(arguments.folder)
+    count = arguments.runs or (QUICK_RUNS if arguments.quick else RUNS)
+    here = [found for contest in contests if (found := present(contest, workshop)) is not None]
+    here = [quicker(contest) for contest in here] if arguments.quick else here
+    turns = {contest.name: [*rounds(contest, count)] for contest in here}
+    progress = Progress(sum(map(len, turns.values())))
+    facts = {"Runs": f"{count}, and one before that is not counted"}
+    facts |= {"Quick": "few objects: these figures measure nothing"} if arguments.quick else {}
+    runs: list[Run] = []
+    facts = machine(arguments.folder) | facts
+    for contest in here:
+        prepare(contest, workshop)
+        out: set[str] = set()  # contestants that failed twice
+        for turn in turns[contest.name]:
+            name = turn.contestant.name
+            run = None
+            if name not in out:
+                run = attempt(turn, workshop, progress) or attempt(turn, workshop, progress)
+            if run is None:
+                out.add(name)
+            else:
+                runs.append(run)
+            progress.tell(turn, run)
+    return Book(facts, runs, progress.failures)
+
+
+def attempt(turn: Round, workshop: Workshop, progress: Progress) -> Run | None:
+    try:
+        return play(turn, workshop)
+    except Failed as failure:
+        progress.failures.append(f"{progress.heading(turn)}: {failure}")
+        print(f"FAILED: {progress.failures[-1]}", file=sys.stderr)
+        return None
+
+
+class Progress:
+    """A line for each run on standard error; and those that failed."""
+
+    def __init__(self, total: int) -> None:
+        self.failures: list[str] = []
+        self._total = total
+        self._done = 0
+        self._start = time.monotonic()
+
+    @staticmethod
+    def heading(turn: Round) -> str:
+        return f"{turn.contest.name}, {f'run {turn.number}' if turn.number else 'warm-up'}: {turn.contestant.name}"
+
+    def tell(self, turn: Round, run: Run | None) -> None:
+        self._done += 1
+        passed = time.monotonic() - self._start
+        text = f"{run.seconds:.3f} s, {report.number(run.rate)} objects/s" if run else "out"
+        print(f"[{self._done}/{self._total}, {passed:.0f} s] {self.heading(turn)}: {text}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()
