@@ -126,6 +126,7 @@ def test_fault99_cut_anywhere(syntax: str, elements: list[bytes]) -> None:
         pytest.param(delimiter(ITEM, 90), id="item_outside"),
         pytest.param(delimiter(SEQUENCE_END), id="end_of_no_sequence"),
         pytest.param(undefined(8, 0x1140, "SQ") + element(8, 0x60, "CS", b"CT"), id="no_item"),
+        pytest.param((undefined(8, 0x1140, "SQ") + delimiter(ITEM, UNDEFINED)) * 501, id="too_deep"),
         pytest.param(undefined(0x7FE1, 0x10, "OB") + delimiter(ITEM, UNDEFINED), id="fragment_of_no_length"),
     ],
 )
@@ -135,6 +136,20 @@ def test_where_the_way_is_lost_nothing_is_said(tail: bytes) -> None:
     looks: list[int] = []
     assert is_whole_as_file(EXPLICIT, data + bytes(50_000), 0, looks)
     assert sum(looks) <= 16 << 10
+
+
+def test_a_stream_of_very_many_elements_is_not_walked_for_ever() -> None:
+    small = element(8, 0x60, "CS", b"") * 100_000
+    assert not is_whole_in_pieces(EXPLICIT, small + b"\x08\0", 1 << 20)
+    assert is_whole_in_pieces(EXPLICIT, small * 3 + b"\x08\0", 1 << 20)
+
+
+@pytest.mark.fault_row(99)
+def test_fault99_deep_and_cut_off() -> None:
+    deep = (undefined(8, 0x1140, "SQ") + delimiter(ITEM, UNDEFINED)) * 500
+    ends = (delimiter(ITEM_END) + delimiter(SEQUENCE_END)) * 500
+    assert is_whole_in_pieces(EXPLICIT, deep + ends, 1000)
+    assert not is_whole_in_pieces(EXPLICIT, deep + ends[:-8], 1000)
 
 
 def test_a_deflated_data_set_is_not_walked() -> None:

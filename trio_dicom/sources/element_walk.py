@@ -2,7 +2,7 @@
 
 The walk goes from the header of one element to that of the next; values are stepped over. A data set that ends inside
 an element, or before the end of a sequence that it began, was cut off: it must not go out as if it were whole. Where
-the walk loses its way (a VR that nobody knows, a deflated data set) it says nothing.
+the walk loses its way (a VR that nobody knows, a deflated data set), or takes too long, it says nothing.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from .part10 import LONG_VRS, SHORT_VRS, UNDEFINED_LENGTH, Buffer, Head
 _CHUNK = 16 << 10  # bytes of one look into a file
 _MOST_LOOKS = 64  # into one file: a longer walk is not cheap any more, and is given up
 _LONGEST_HEADER = 12
+_MOST_HEADERS = 200_000  # of one data set: as long as nobody notices
+_DEEPEST = 1000  # sequences and items in each other; nobody shall make this side remember more
 
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xE000, 0xE00D, 0xE0DD  # of group FFFE
 _PIXEL_DATA = b"\xe0\x7f\x10\x00"  # in Little Endian
@@ -35,6 +37,7 @@ class ElementWalk:
         self._implicit = transfer_syntax_uid == IMPLICIT_VR_LITTLE_ENDIAN
         self._open: list[tuple[int, bool]] = []  # the outer ones of what is open, and whether they are Implicit VR
         self._kind = _IN_ITEM  # of the innermost; the data set itself is like an item
+        self._headers = 0  # met
         self._fed = offset
         self._tail = b""  # the beginning of a header
 
@@ -45,6 +48,7 @@ class ElementWalk:
         plain = struct.Struct(self._order + "HHL").unpack_from
         long = struct.Struct(self._order + "L").unpack_from
         while position + 8 <= size and not self.is_lost:
+            self._headers += 1
             group, element, vr, length = short(data, position)
             start = position + 8
             if group == 0xFFFE or self._implicit:
@@ -63,6 +67,7 @@ class ElementWalk:
             else:
                 position += self._step(group, element, vr, length)
         self.offset = at + position
+        self.is_lost |= self._headers > _MOST_HEADERS
 
     def _step(self, group: int, element: int, vr: bytes, length: int) -> int:
         """What is no element of a known length: the bytes to step over."""
@@ -71,7 +76,7 @@ class ElementWalk:
             if length != UNDEFINED_LENGTH:
                 return length
             self._enter(_IN_ITEM, self._implicit)
-            self.is_lost = self._open[-1][0] == _FRAGMENTS
+            self.is_lost |= self._open[-1][0] == _FRAGMENTS
         elif is_delimiter and element == (_ITEM_END if self._kind == _IN_ITEM else _SEQUENCE_END) and self._open:
             self._kind, self._implicit = self._open.pop()
         elif self._kind == _IN_ITEM and group and not is_delimiter:
@@ -83,6 +88,7 @@ class ElementWalk:
 
     def _enter(self, kind: int, implicit: bool) -> None:
         self._open.append((self._kind, self._implicit))
+        self.is_lost = len(self._open) > _DEEPEST
         self._kind, self._implicit = kind, implicit
 
     def feed(self, chunk: Buffer) -> None:
