@@ -19,6 +19,7 @@ from trio_dicom import (
     OperationTimeout,
     Timeouts,
 )
+from trio_dicom.association.writer import BATCHES_WAITING
 from trio_dicom.protocol.command import Command, CStoreRQ
 from trio_dicom.protocol.pdu import ReleaseRP, ReleaseRQ
 from trio_dicom.testing import ScriptedPeer, SOPClass, make_instance_file, scripted_link
@@ -241,7 +242,7 @@ async def test_cancelled_again_and_again_before_a_peer_that_reads_nothing(
         scu = CStoreSCU(association)
         for _ in range(3):
             async with trio.open_nursery() as nursery:
-                for _ in range(4):  # one with the peer, one in the writer's hands, two queued; none in a buffer
+                for _ in range(2 + BATCHES_WAITING):  # one with the peer, one in the writer's hands, the others queued
                     nursery.start_soon(association.echo)
                     await trio.testing.wait_all_tasks_blocked()
                 for _ in range(3):

@@ -301,7 +301,7 @@ async def test_fault86_pending_responses_without_end_that_nobody_reads(autojump_
         await trio.sleep(35)
         await server.check_empty()
         await peer.close()
-    assert sent < 10
+    assert sent <= 14
 
 
 async def test_an_instance_that_outlives_its_handler(autojump_clock):

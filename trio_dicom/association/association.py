@@ -19,7 +19,9 @@ import contextlib
 import copy
 import logging
 import math
+from collections.abc import Iterator
 from functools import partial
+from typing import NoReturn
 
 import attrs
 import trio
@@ -51,6 +53,7 @@ from .in_flight import InFlight
 from .operation import Batch, Delivery, Echo, Operation
 from .performing import Performer, Services
 from .transport import Buffer, Transport
+from .turn import Turn
 from .writer import POOL_BUFFER_SIZE, BufferPool, Writer
 
 log = logging.getLogger(__name__)
@@ -91,7 +94,7 @@ class Association:
         self._send_pdu_length = min(
             negotiated.peer_max_pdu_length or settings.send_pdu_length, settings.send_pdu_length
         )
-        self._turn = trio.StrictFIFOLock()
+        self._turn = Turn()
         self._operations: set[Operation] = set()  # somebody waits for them
         self._in_flight = InFlight(negotiated.operations_window, settings.limits.response_data_set)
         self._performer = None if services is None else Performer(self, services, self._respond)
@@ -204,36 +207,65 @@ class Association:
         Raises `OperationTimeout`, the error that ended the association, or what the source of the data set raised. What
         cancellation does depends on how far the message came; `operation.delivery` tells.
         """
-        await self._check_open()
-        with operation.scope:
-            self._operations.add(operation)
+        await self.begin(operation)
+        try:
+            await operation.wait_settled()
+        except BaseException:
+            self.leave(operation)
+            raise
+        return self.response_to(operation)
+
+    async def begin(self, operation: Operation) -> None:
+        """The first half of `perform`: the request of `operation`, until the writer has been given all of it.
+
+        Whoever calls this sees to it that, once it `is_settled`, `response_to` is called, or before that `leave`.
+        """
+        if not self.is_open:
+            await self._raise_closed()
+        self._operations.add(operation)
+        try:
+            await self._turn.take()
             try:
-                await self._take_turn()
-                try:
-                    await self._check_open()
-                    operation.start_clock()
+                if not self.is_open:
+                    await self._raise_closed()
+                operation.start_clock()
+                self._keep_in_view(operation)
+                request = operation.ready()
+                if request is None:
                     operation.phase = "opening the data set"
-                    operation.request = await operation.prepare()
-                    await self._send(operation)
-                finally:
-                    self._turn.release()
-                await operation.settled.wait()
-            except BaseException as error:
-                is_overdue = operation.scope.cancel_called and not isinstance(error, Exception)
-                self._leave(operation, is_overdue=is_overdue)
-                raise
+                    with self._interruptible(operation):
+                        request = await operation.prepare()
+                operation.request = request
+                await self._send(operation)
             finally:
-                self._operations.discard(operation)
-                self.check_idle()
+                self._turn.release()
+        except BaseException:
+            self.leave(operation)
+            raise
+
+    def leave(self, operation: Operation) -> None:
+        """Nobody waits for `operation` any more, which is not settled: what that means depends on how far it came."""
+        self._operations.discard(operation)
+        if self._failure is None and operation.delivery is not Delivery.ANSWERED:
+            if operation.delivery is Delivery.NOTHING_SENT:
+                self._in_flight.withdraw(operation)
+            elif operation.delivery is Delivery.PARTLY_SENT:
+                detail = "an operation ended in the middle of its message"
+                self._end(AssociationAborted(0, 0, by_peer=False, detail=detail), abort=True)
+            else:
+                operation.is_left = True
+                operation.timeout = self.settings.timeouts.response
+                operation.touch()
+                self._keep_in_view(operation)
+        self.check_idle()
+
+    def response_to(self, operation: Operation) -> Command:
+        """The response to an operation that is settled. Raises the error that ended the association."""
+        self._operations.discard(operation)
+        self.check_idle()
         if operation.delivery is Delivery.ANSWERED and operation.response is not None:
             return operation.response
         raise self._failure_of(operation)
-
-    async def _take_turn(self) -> None:
-        try:
-            self._turn.acquire_nowait()
-        except trio.WouldBlock:
-            await self._turn.acquire()
 
     async def _send(self, operation: Operation) -> None:
         """Write the message. What it begins with is made ready while the responses before it are still awaited."""
@@ -242,7 +274,7 @@ class Association:
             batch = await self._next_batch(operation)
             try:
                 if operation.delivery is Delivery.NOTHING_SENT:
-                    await self._in_flight.take_slot(operation)
+                    await self._take_slot(operation)
                     batch.buffers[:0] = self._command(operation)
                 operation.phase = "writing"
                 await self._queue(operation, batch)
@@ -251,6 +283,19 @@ class Association:
                     self._pool.forget()
                 raise
             is_last = batch.is_last
+
+    async def _take_slot(self, operation: Operation) -> None:
+        """Wait for room in the operations window."""
+        if not self._in_flight.has_room:
+            operation.phase = "waiting for the responses before it"
+            operation.stop_clock()
+            while not self._in_flight.has_room:
+                await self._in_flight.wait_room()
+                if self._failure is not None:
+                    raise self._failure_of(operation)
+            operation.touch()
+            self._keep_in_view(operation)
+        self._in_flight.add(operation)
 
     async def _next_batch(self, operation: Operation) -> Batch:
         """The next of the data set, as PDUs; nothing for a message without one."""
@@ -266,17 +311,40 @@ class Association:
             return Batch(buffers, operation, len(data), is_last=True)
         payload = payload_per_pdu(limit)
         room = max(1, min(POOL_BUFFER_SIZE // payload, MOST_PDUS_IN_A_BATCH)) * payload
-        if operation.delivery is Delivery.NOTHING_SENT:
-            operation.stop_clock()  # the buffers are with operations that have clocks of their own
-        lent = await self._pool.borrow()
-        operation.touch()
-        try:
-            count, is_last = await source.read_into(lent[:room])
-            buffers = fragment(lent[:count], context_id, limit, is_command=False, is_last=is_last)
-        except BaseException:
-            self._pool.forget()
-            raise
+        with self._interruptible(operation):
+            lent = await self._borrow(operation)
+            try:
+                count, is_last = await source.read_into(lent[:room])
+                buffers = fragment(lent[:count], context_id, limit, is_command=False, is_last=is_last)
+                self._check_alive(operation)
+            except BaseException:
+                self._pool.forget()
+                raise
         return Batch(buffers, operation, count, is_last, lent)
+
+    async def _borrow(self, operation: Operation) -> memoryview:
+        if self._pool.is_empty:
+            operation.phase = "writing"  # for which the buffers wait
+            if operation.delivery is Delivery.NOTHING_SENT:
+                operation.stop_clock()  # they are with operations that have clocks of their own
+        lent = await self._pool.borrow()
+        operation.phase = "reading the data set"
+        operation.touch()
+        self._keep_in_view(operation)
+        return lent
+
+    @contextlib.contextmanager
+    def _interruptible(self, operation: Operation) -> Iterator[None]:
+        """What is waited for inside is given up when the association ends, or the operation is overdue."""
+        self._check_alive(operation)
+        with trio.CancelScope() as operation.scope:
+            yield
+        operation.scope = None
+        self._check_alive(operation)
+
+    def _check_alive(self, operation: Operation) -> None:
+        if self._failure is not None:
+            raise self._failure_of(operation)
 
     def _command(self, operation: Operation) -> list[Buffer]:
         request = operation.request
@@ -287,47 +355,40 @@ class Association:
     async def _queue(self, operation: Operation, batch: Batch) -> None:
         # The last moment at which nothing has happened; or the association ended when this task was about to go on.
         await trio.lowlevel.checkpoint_if_cancelled()
+        self._check_alive(operation)
         self._machine.check_can_send_data()
-        await self._writer.queue(batch)
+        try:
+            self._writer.queue_nowait(batch)
+        except trio.WouldBlock:
+            with self._interruptible(operation):
+                await self._writer.queue(batch)
         operation.advance(Delivery.ALL_QUEUED if batch.is_last else Delivery.PARTLY_SENT)
 
-    def _leave(self, operation: Operation, *, is_overdue: bool) -> None:
-        """The caller goes, by an error or cancelled, and the operation is not settled."""
-        if self._failure is not None or operation.delivery is Delivery.ANSWERED:
-            return
-        if is_overdue:
-            self._overdue = operation
-            self._end(operation.timed_out(), abort=True)
-        elif operation.delivery is Delivery.NOTHING_SENT:
-            self._in_flight.withdraw(operation)
-        elif operation.delivery is Delivery.PARTLY_SENT:
-            detail = "an operation ended in the middle of its message"
-            self._end(AssociationAborted(0, 0, by_peer=False, detail=detail), abort=True)
-        else:
-            operation.is_left = True
-            operation.timeout = self.settings.timeouts.response
-            operation.touch()
-            self._watch_scope.deadline = min(self._watch_scope.deadline, operation.scope.deadline)
+    def _keep_in_view(self, operation: Operation) -> None:
+        """See that the watch looks up when `operation` is overdue, or before."""
+        deadline = operation.deadline(self._writer.progressed_at)
+        if deadline < self._watch_scope.deadline:
+            self._watch_scope.deadline = deadline
 
     async def _watch(self) -> None:
-        """Abort when a response whose caller has gone is overdue."""
+        """Abort when an operation is overdue, also one whose caller has gone."""
         while True:
-            now = trio.current_time()
-            left = [each for each in self._in_flight.operations if each.is_left]
-            overdue = next((each for each in left if each.scope.deadline <= now), None)
-            if overdue is not None:
-                self._end(overdue.timed_out(), abort=True)
-            with trio.CancelScope() as self._watch_scope:
-                self._watch_scope.deadline = min((each.scope.deadline for each in left), default=math.inf)
+            now, first = trio.current_time(), math.inf
+            for operation in {*self._operations, *self._in_flight.operations}:
+                deadline = operation.deadline(self._writer.progressed_at)
+                if deadline <= now:
+                    self._overdue = operation
+                    self._end(operation.timed_out(), abort=True)
+                first = min(first, deadline)
+            with trio.CancelScope(deadline=first) as self._watch_scope:
                 await trio.sleep_forever()
 
-    async def _check_open(self) -> None:
+    async def _raise_closed(self) -> NoReturn:
         if self._failure is not None:
             # What cancels the caller may be what has ended the association.
             await trio.lowlevel.checkpoint_if_cancelled()
             raise self._own_failure()
-        if self._is_closing:
-            raise AssociationClosed("the association is being released")
+        raise AssociationClosed("the association is being released")
 
     def _failure_of(self, operation: Operation) -> Exception:
         failure = self._own_failure()
@@ -424,8 +485,10 @@ class Association:
             self._farewell = self._machine.reply() or self._machine.send(Abort(*blame))
         if not isinstance(failure, AssociationClosed):
             log.debug("association ended: %s", failure)
-        for operation in self._operations:
-            operation.scope.cancel()
+        for operation in list(self._operations):
+            operation.settle()
+        self._turn.end()
+        self._in_flight.wake()
         self._idle.set()
         self._ended.set()
         self._scope.cancel()
@@ -484,8 +547,15 @@ class Association:
         await trio.lowlevel.checkpoint_if_cancelled()  # where the association has ended, this task was cancelled
         self._machine.check_can_send_data()
         limit = self.settings.timeouts.response
+        batch = Batch(buffers)
+        try:
+            self._writer.queue_nowait(batch)
+        except trio.WouldBlock:
+            pass
+        else:
+            return
         with trio.move_on_after(limit) as scope:
-            await self._writer.queue(Batch(buffers))
+            await self._writer.queue(batch)
         if scope.cancelled_caught:
             self._end(AssociationTimeout("the peer's taking of a response", limit), abort=True)
             await trio.lowlevel.checkpoint()
@@ -591,7 +661,7 @@ class Association:
         """An operation has ended, ours or the peer's: a release that waited for it may go on."""
         if self._performer is not None and not self.is_invoking:
             self._performer.restart_idle()
-        if self._failure is not None or self._is_busy:
+        if self._failure is not None or not (self._is_closing or self._machine.state is State.STA8) or self._is_busy:
             return
         if self._machine.state is State.STA8:
             self._answer_release()

@@ -11,7 +11,6 @@ from ..protocol.pdu import PDU, Abort
 from ..protocol.state import State
 from ..protocol.upper_layer import VERSION_NOT_SUPPORTED, ConnectionClosed, UpperLayer
 from ..settings import Timeouts
-from .operation import Batch
 from .transport import Buffer, Transport
 
 _CAN_BE_TOLD = (State.STA3, State.STA5, State.STA6)
@@ -20,7 +19,7 @@ _HAS_SPOKEN = (State.STA7, State.STA13)
 
 async def say(transport: Transport, buffers: list[Buffer]) -> None:
     """Write whole PDUs."""
-    await transport.write(buffers, Batch(buffers))
+    await transport.write(buffers)
 
 
 async def hear(transport: Transport, machine: UpperLayer) -> PDU:

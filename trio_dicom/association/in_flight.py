@@ -20,11 +20,12 @@ _UIDS = ("affected_sop_class_uid", "affected_sop_instance_uid")
 
 
 class InFlight:
-    """The operations in flight of one association. Only `take_slot` waits."""
+    """The operations in flight of one association. Only `wait_room` waits, for one task at a time."""
 
     def __init__(self, window: int, response_data_set: int) -> None:
         self._operations: dict[int, Operation] = {}
-        self._window = trio.Semaphore(window)
+        self._window = window
+        self._room: trio.Event | None = None  # somebody waits for it
         self._last_message_id = 0
         self._responding: tuple[Operation, Response, int] | None = None  # whose data set is coming, its bytes so far
         self._response_data_set = response_data_set
@@ -41,31 +42,33 @@ class InFlight:
         """True while the data set of a response is coming in."""
         return self._responding is not None
 
-    async def take_slot(self, operation: Operation) -> None:
-        """Wait for room in the window; then `operation` has a message ID."""
-        try:
-            self._window.acquire_nowait()
-        except trio.WouldBlock:
-            operation.phase = "waiting for the responses before it"
-            operation.stop_clock()
-            await self._window.acquire()
-            operation.touch()
-        operation.message_id = self._next_message_id()
-        self._operations[operation.message_id] = operation
-        operation.companions = self._operations
+    @property
+    def has_room(self) -> bool:
+        """Whether the window takes one more."""
+        return len(self._operations) < self._window
 
-    def _next_message_id(self) -> int:
-        message_id = self._last_message_id
-        while True:
+    async def wait_room(self) -> None:
+        """Wait until the window takes one more, or the association has ended."""
+        self._room = trio.Event()
+        await self._room.wait()
+
+    def wake(self) -> None:
+        """The association has ended, or there is room."""
+        if self._room is not None:
+            self._room.set()
+
+    def add(self, operation: Operation) -> None:
+        """`operation` has a message ID from now on."""
+        message_id = self._last_message_id % 65_535 + 1
+        while message_id in self._operations:
             message_id = message_id % 65_535 + 1
-            if message_id not in self._operations:
-                self._last_message_id = message_id
-                return message_id
+        self._last_message_id = operation.message_id = message_id
+        self._operations[message_id] = operation
 
     def withdraw(self, operation: Operation) -> None:
         """Nothing of it was sent, and nothing will be."""
         if self._operations.pop(operation.message_id, None) is not None:
-            self._window.release()
+            self.wake()
 
     def receive(self, context_id: int, response: Response) -> tuple[Operation, Response] | None:
         """What is settled by what, or None if a data set follows first. Raises `InvalidResponse`."""
@@ -95,7 +98,7 @@ class InFlight:
 
     def _take_out(self, operation: Operation, response: Response) -> tuple[Operation, Response]:
         del self._operations[operation.message_id]
-        self._window.release()
+        self.wake()
         return operation, response
 
 

@@ -42,8 +42,8 @@ class WriteProgress(abc.ABC):
         """The transport has taken some bytes."""
 
     @abc.abstractmethod
-    def last_piece(self) -> None:
-        """The last piece is about to be given to a stream that tells only later that it has gone out."""
+    def about_to_write(self, end: int) -> None:
+        """All before byte `end` is about to be given to a stream that tells only later that it has gone out."""
 
 
 class Transport(abc.ABC):
@@ -54,7 +54,7 @@ class Transport(abc.ABC):
         """The next bytes; `b""` once the peer has closed its side."""
 
     @abc.abstractmethod
-    async def write(self, buffers: Sequence[Buffer], progress: WriteProgress) -> None:
+    async def write(self, buffers: Sequence[Buffer], progress: WriteProgress | None = None) -> None:
         """Write all `buffers`."""
 
     @abc.abstractmethod
@@ -99,6 +99,8 @@ class SocketTransport(Transport):
 
     def __init__(self, stream: trio.SocketStream) -> None:
         self._stream = stream
+        self._fd = stream.socket.fileno()
+        self._setsockopt = stream.socket.setsockopt
         self._left: list[Buffer] = []
         self._progress: WriteProgress | None = None
         self._read_size = READ_SIZE
@@ -107,17 +109,12 @@ class SocketTransport(Transport):
         if _is_tcp(stream.socket):
             _tune(stream)
 
-    @property
-    def _fd(self) -> int:
-        """Asked for each time: after a close, the number may be another file's."""
-        return self._stream.socket.fileno()
-
     async def read(self) -> bytes:
         while True:
             try:
                 if not self._reads_at_once:
                     if self._quickack is not None:  # Linux forgets it; without it a peer with Nagle on answers in 44 ms
-                        self._stream.setsockopt(socket.IPPROTO_TCP, self._quickack, 1)
+                        self._setsockopt(socket.IPPROTO_TCP, self._quickack, 1)
                     await trio.lowlevel.wait_readable(self._fd)
                 data = os.read(self._fd, self._read_size)
             except BlockingIOError:
@@ -134,7 +131,7 @@ class SocketTransport(Transport):
         self._reads_at_once = (self._reads_at_once or READS_AT_ONCE) - 1 if is_more else 0
         self._read_size = READ_MOST if is_more or count > READ_SIZE else READ_SIZE
 
-    async def write(self, buffers: Sequence[Buffer], progress: WriteProgress) -> None:
+    async def write(self, buffers: Sequence[Buffer], progress: WriteProgress | None = None) -> None:
         self._left, self._progress = list(buffers), progress
         await self._write_left()
 
@@ -160,6 +157,7 @@ class SocketTransport(Transport):
                 left.clear()
             if self._progress is not None:
                 self._progress.bytes_accepted()
+        self._progress = None  # which has this: the two would be garbage to be collected
 
     async def _writable(self) -> None:
         try:
@@ -168,6 +166,7 @@ class SocketTransport(Transport):
             raise _lost(error) from error
 
     async def aclose(self) -> None:
+        self._fd = -1  # the number may soon be another file's
         await self._stream.aclose()
 
 
@@ -197,15 +196,17 @@ class StreamTransport(Transport):
         except _LOSSES as error:
             raise _lost(error) from error
 
-    async def write(self, buffers: Sequence[Buffer], progress: WriteProgress) -> None:
-        pieces = list(_joined(buffers))
+    async def write(self, buffers: Sequence[Buffer], progress: WriteProgress | None = None) -> None:
+        end = 0
         self._broken = True  # until all of it is out: a stream cannot tell how far a cancelled send_all came
         try:
-            for number, piece in enumerate(pieces, 1):
-                if number == len(pieces):
-                    progress.last_piece()
+            for piece in list(_joined(buffers)):
+                end += len(piece)
+                if progress is not None:
+                    progress.about_to_write(end)
                 await self._stream.send_all(piece)
-                progress.bytes_accepted()
+                if progress is not None:
+                    progress.bytes_accepted()
         except _LOSSES as error:
             raise _lost(error) from error
         self._broken = False

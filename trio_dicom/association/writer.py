@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import trio
 
 from ..settings import Timeouts
 from .operation import Batch
-from .transport import Buffer, Transport
+from .transport import Buffer, Transport, WriteProgress
 
-BATCHES_WAITING = 2
-POOL_BUFFERS = 4  # one in the writer's hands, those that wait, one being filled
+BATCHES_WAITING = 8  # of small objects; large ones wait for buffers of the pool before that
+WRITTEN_TOGETHER = 1 << 18  # bytes; more than this is worth a system call of its own
+POOL_BUFFERS = 4  # one in the writer's hands, two that wait, one being filled
 POOL_BUFFER_SIZE = 1 << 20
 
 
@@ -25,14 +27,21 @@ class BufferPool:
         self._free: list[memoryview] = []
         self._permits = trio.Semaphore(POOL_BUFFERS)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether `borrow` would wait."""
+        return not self._permits.value
+
     async def borrow(self) -> memoryview:
-        try:
+        """Wait for one."""
+        if self._permits.value:
             self._permits.acquire_nowait()
-        except trio.WouldBlock:
+        else:
             await self._permits.acquire()
         return self._free.pop() if self._free else memoryview(bytearray(POOL_BUFFER_SIZE))
 
     def give_back(self, buffer: memoryview) -> None:
+        """It may be lent again."""
         self._free.append(buffer)
         self._permits.release()
 
@@ -45,34 +54,32 @@ class BufferPool:
         self._permits.release()
 
 
-class Writer:
-    """Writes batches of whole PDUs one after another, in the order in which they were queued."""
+class Writer(WriteProgress):
+    """Writes batches of whole PDUs in the order in which they were queued: small ones that wait together at once."""
 
     def __init__(self, transport: Transport, pool: BufferPool) -> None:
         self._transport = transport
         self._pool = pool
         self._queue, self._batches = trio.open_memory_channel[Batch](BATCHES_WAITING)
-        self._in_hand: Batch | None = None
+        self._in_hand: list[Batch] = []
         self.unwritten = 0  # batches that are queued, in hand, or wait to be queued
+        self.progressed_at = -math.inf  # when the transport last took something
         self.when_idle: Callable[[], None] | None = None  # is called when there is none of these left
         self.is_stopped = False  # nothing is to be taken from the queue any more
+
+    def queue_nowait(self, batch: Batch) -> None:
+        """Hand over a batch. Raises `trio.WouldBlock` while the queue is full."""
+        self._queue.send_nowait(batch)
+        self.unwritten += 1
 
     async def queue(self, batch: Batch) -> None:
         """Hand over a batch; waits while the queue is full. If it is cancelled, the batch was not queued."""
         self.unwritten += 1
         try:
-            self._queue.send_nowait(batch)
-        except trio.WouldBlock:
-            try:
-                await self._queue.send(batch)
-            except BaseException:
-                self.unwritten -= 1
-                raise
-
-    def queue_nowait(self, batch: Batch) -> None:
-        """Hand over a small batch of the reader's, which waits for nobody. Raises `trio.WouldBlock`."""
-        self._queue.send_nowait(batch)
-        self.unwritten += 1
+            await self._queue.send(batch)
+        except BaseException:
+            self.unwritten -= 1
+            raise
 
     async def run(self) -> None:
         """Write until cancelled. Raises `ConnectionLost`."""
@@ -80,32 +87,63 @@ class Writer:
             batch = await self._batches.receive()
             if self.is_stopped:  # after this task was woken, before it ran
                 return
-            batch.taken()
-            self._in_hand = batch
-            await self._transport.write(batch.buffers, batch)
-            self._written(batch)
+            self._take(batch)
+            buffers = batch.buffers
+            if self.unwritten > 1:
+                buffers = self._take_more(batch)
+            await self._transport.write(buffers, self)
+            self._written()
 
-    def _written(self, batch: Batch) -> None:
-        self._in_hand = None
-        self.unwritten -= 1
-        batch.written()
-        if batch.lent is not None:
-            self._pool.give_back(batch.lent)
+    def _take(self, batch: Batch) -> None:
+        self._in_hand.append(batch)
+        batch.taken()
+
+    def _take_more(self, batch: Batch) -> list[Buffer]:
+        """The buffers of `batch` and of what waits behind it, as far as one write is to have."""
+        buffers = list(batch.buffers)
+        while sum(map(len, buffers)) < WRITTEN_TOGETHER:
+            try:
+                batch = self._batches.receive_nowait()
+            except trio.WouldBlock:
+                break
+            self._take(batch)
+            buffers += batch.buffers
+        return buffers
+
+    # --- what the transport tells
+
+    def bytes_accepted(self) -> None:
+        self.progressed_at = trio.current_time()
+
+    def about_to_write(self, end: int) -> None:
+        for batch in self._in_hand:
+            end -= sum(map(len, batch.buffers))
+            if end < 0:
+                break
+            batch.about_to_end()
+
+    def _written(self) -> None:
+        written, self._in_hand = self._in_hand, []
+        self.unwritten -= len(written)
+        for batch in written:
+            batch.written()
+            if batch.lent is not None:
+                self._pool.give_back(batch.lent)
         if self.when_idle is not None and not self.unwritten:
             self.when_idle()
 
     async def finish(self, farewell: list[Buffer], timeouts: Timeouts, started: float) -> None:
-        """After `run` has ended: the rest of the batch in hand, then the farewell, which never lands inside a PDU.
+        """After `run` has ended: the rest of what is in hand, then the farewell, which never lands inside a PDU.
 
         What is queued is dropped. Raises `ConnectionLost`.
         """
         is_at_boundary = True
-        if self._in_hand is not None:
+        if self._in_hand:
             is_at_boundary = False
             with trio.CancelScope(deadline=started + timeouts.abort_grace):
                 is_at_boundary = await self._transport.finish()
                 if is_at_boundary:
-                    self._written(self._in_hand)
+                    self._written()
         if is_at_boundary:
-            await self._transport.write(farewell, Batch(farewell))
+            await self._transport.write(farewell)
             await self._transport.drain()

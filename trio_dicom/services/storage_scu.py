@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO, cast, overload
 
 import attrs
@@ -13,6 +14,7 @@ from ..association.association import Association
 from ..association.operation import Delivery, Operation, Request
 from ..errors import InvalidResponse, LocalProtocolError, StatusError
 from ..protocol.command import Command, CStoreRQ, CStoreRSP, Priority
+from ..protocol.negotiation import AcceptedContext
 from ..protocol.status import Status, StatusCategory
 from ..sources.open import open_source
 from ..sources.pixels import PixelSource
@@ -260,15 +262,31 @@ class StoreDelivery:
         context = self._association.context_for(source.sop_class_uid, source.transfer_syntaxes)
         if self.transfer_syntax_uid is None:
             await source.prepare(context.transfer_syntax)
-            self.transfer_syntax_uid = context.transfer_syntax
-        uids, priority = (source.sop_class_uid, source.sop_instance_uid), self._options.priority
-        return Request(context, lambda message_id: CStoreRQ(message_id, *uids, priority), source)
+        return self._request(source, context)
+
+    def request_now(self) -> Request | None:
+        """The same, if nothing has to be waited for."""
+        source = self.source
+        if source is None:
+            return None
+        context = self._association.context_for(source.sop_class_uid, source.transfer_syntaxes)
+        if source.is_prepared_for(context.transfer_syntax):
+            return self._request(source, context)
+        return None
+
+    def _request(self, source: Source, context: AcceptedContext) -> Request:
+        self.transfer_syntax_uid = context.transfer_syntax
+        return Request(context, partial(_command, source, self._options.priority), source)
 
     def reporter(self) -> ProgressReporter | None:
         """For one attempt."""
         if self._progress is None or self.source is None:
             return None
         return ProgressReporter(self._progress, self.source.sop_instance_uid, self.source.size, self.attempts)
+
+
+def _command(source: Source, priority: Priority, message_id: int) -> CStoreRQ:
+    return CStoreRQ(message_id, source.sop_class_uid, source.sop_instance_uid, priority)
 
 
 class _Store(Operation):
@@ -281,11 +299,21 @@ class _Store(Operation):
         self._delivery: StoreDelivery | None = delivery
         self._reporter: ProgressReporter | None = None
 
+    def ready(self) -> Request | None:
+        delivery = self._delivery
+        request = None if delivery is None else delivery.request_now()
+        if delivery is None or request is None:
+            return None
+        self._delivery = None
+        return self._begun(delivery, request)
+
     async def prepare(self) -> Request:
         delivery, self._delivery = self._delivery, None  # which has this: the two would be garbage to be collected
         if delivery is None:
             raise LocalProtocolError("an operation is performed once")
-        request = await delivery.request()
+        return self._begun(delivery, await delivery.request())
+
+    def _begun(self, delivery: StoreDelivery, request: Request) -> Request:
         self._reporter = delivery.reporter()
         return request
 

@@ -291,6 +291,9 @@ class FileSource(Source):
         if self.size % 2:
             raise InvalidObject("the data set is of odd length", self.where)
 
+    def is_prepared_for(self, transfer_syntax_uid: str) -> bool:
+        return not self._done and self._prepared == transfer_syntax_uid
+
     def _recode(self, target: str) -> list[Piece]:
         with self._descriptor as fd, os.fdopen(os.dup(fd), "rb") as stream:
             own, start = self.head.transfer_syntax_uid, self.head.data_set_offset

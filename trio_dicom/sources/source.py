@@ -47,6 +47,10 @@ class Source(abc.ABC):
         Raises `ValueError` for any other, `InvalidObject` if the object cannot be encoded in it after all.
         """
 
+    def is_prepared_for(self, transfer_syntax_uid: str) -> bool:
+        """Whether it is at its first byte in this transfer syntax, as a new one is in its own: nothing to prepare."""
+        return False
+
     @abc.abstractmethod
     async def read_into(self, buffer: memoryview) -> tuple[int, bool]:
         """Fill `buffer` with the next bytes of the data set: `(bytes filled, finished)`.
