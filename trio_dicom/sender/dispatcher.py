@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
-from ..association.association import Association
 from ..association.transport import Connect
 from ..errors import LedgerError, NoAcceptedContexts, StatusError, TrioDicomError
 from ..peer import Peer
@@ -30,7 +29,7 @@ from .job import Job, stopped
 from .ledger_entry import InputIdentity, LedgerEntry
 from .options import SameInstance, SenderOptions
 from .outcome import InstanceReport, report_of_failure, report_of_response
-from .pace import PacedSource, TokenBucket
+from .pace import TokenBucket
 from .register import Register
 from .reports import TransferReport
 from .retry import Rule
@@ -41,6 +40,7 @@ from .work import Kind, Work
 if TYPE_CHECKING:
     from ..conversion.conversion import Conversion
     from ..inputs.expansion import Skip
+    from .attempt import Attempt
     from .ledger import Ledger
 
 log = logging.getLogger(__name__)
@@ -87,9 +87,9 @@ class Dispatcher:
         self.is_drained = False
         self.is_closing = False  # nothing further will come
         self._refused_kinds: dict[Kind, NoAcceptedContexts] = {}
-        self._store = attrs.evolve(options.store, max_retries=0)
-        self._bucket = None if options.max_rate == math.inf else TokenBucket(options.max_rate)
-        self._progress = progress
+        self.store = attrs.evolve(options.store, max_retries=0)
+        self.bucket = None if options.max_rate == math.inf else TokenBucket(options.max_rate)
+        self.progress = progress
         self._in_hand: dict[Work, None] = {}
         self._is_quiet = trio.lowlevel.ParkingLot()  # nothing is in hand
         self._order = 0
@@ -213,51 +213,31 @@ class Dispatcher:
         else:
             self.agenda.add(work, trio.current_time())
 
-    async def deliver(self, work: Work, association: Association) -> bool:
-        """Make one attempt to send `work`, and decide what becomes of it. True if the peer answered."""
-        if work not in work.job.unsettled:  # given up while it was on its way here
-            return False
-        started, work.delivery, work.failure = trio.current_time(), None, None
-        response: CStoreResponse | None = None
-        error: TrioDicomError | None = None
+    def takes_in_hand(self, attempt: Attempt) -> None:
+        """`attempt` begins."""
+        work = attempt.work
+        work.attempt, work.delivery, work.failure = attempt, None, None
         self._in_hand[work] = None
-        try:
-            with trio.CancelScope() as work.scope:
-                source, work.source = work.source, None
-                if source is None:
-                    source = await self.open(work)
-                if self._bucket is not None:
-                    source = PacedSource(source, self._bucket)
-                work.delivery = StoreDelivery(association, self._store, source, None, self._progress)
-                response = await work.delivery.run()
-        except TrioDicomError as failure:
-            error = failure
-        except BaseException:
-            self._out_of_hand(work, started)
-            self.register.give_up(work, stopped("interrupted"))
-            raise
-        self._out_of_hand(work, started)
-        if response is not None and work.delivery is not None:
-            self._answered(work, work.delivery, response)
-        elif error is not None:
-            self._failed(work, error)
-        else:
-            has_begun = work.delivery is not None and work.delivery.has_begun
-            self.register.give_up(work, (not has_begun and self.stopped_by) or stopped("interrupted"))
-        return response is not None
 
-    def _out_of_hand(self, work: Work, started: float) -> None:
-        """The attempt has come to its end, in whatever way."""
-        work.scope = None
+    def attempted(self, attempt: Attempt) -> None:
+        """`attempt` has come to its end: what becomes of its work."""
+        work, delivery = attempt.work, attempt.work.delivery
+        has_begun = attempt.has_begun
+        work.attempt = None
         del self._in_hand[work]
         if not self._in_hand:
             self._is_quiet.unpark_all()
-        delivery = work.delivery
-        if delivery is not None and delivery.has_begun:
+        if delivery is not None and has_begun:
             work.report = None  # what an attempt before has come to
-            work.history.begin(started)
+            work.history.begin(attempt.started)
             work.was_in_doubt |= delivery.in_doubt
             self.tally.attempted(work, delivery.bytes_sent)
+        if attempt.is_interrupted:
+            self.register.give_up(work, (not has_begun and self.stopped_by) or stopped("interrupted"))
+        elif attempt.response is not None and delivery is not None:
+            self._answered(work, delivery, attempt.response)
+        elif attempt.error is not None:
+            self._failed(work, attempt.error)
 
     def _answered(self, work: Work, delivery: StoreDelivery, response: CStoreResponse) -> None:
         now = trio.current_time()
@@ -313,9 +293,9 @@ class Dispatcher:
         self.stopped_by = error
         for work in self.agenda.withdraw():
             self.register.give_up(work, error)
-        for work in self._in_hand:
-            if work.scope is not None and (work.delivery is None or not work.delivery.has_begun):
-                work.scope.cancel()
+        for work in list(self._in_hand):
+            if work.attempt is not None and not work.attempt.has_begun:
+                work.attempt.interrupt()
         self.fleet.end()
 
     async def drain(self, timeout: float) -> None:
@@ -328,9 +308,9 @@ class Dispatcher:
             job.stop_feeding()
         with trio.move_on_after(timeout):
             await self._wait_quiet()
-        for work in self._in_hand:
-            if work.scope is not None:
-                work.scope.cancel()
+        for work in list(self._in_hand):
+            if work.attempt is not None:
+                work.attempt.interrupt()
         await self._wait_quiet()
         with trio.move_on_after(SETTLING):
             for job in list(self.jobs):
@@ -346,9 +326,9 @@ class Dispatcher:
         job.is_withdrawn = True
         job.stop_feeding()
         self.agenda.withdraw(job)
-        for work in job.unsettled:
-            if work.scope is not None:
-                work.scope.cancel()
+        for work in list(job.unsettled):
+            if work.attempt is not None:
+                work.attempt.interrupt()
         job.end(stopped("interrupted"))
         self._has_unread |= not job.is_exhausted
 

@@ -70,7 +70,7 @@ class Job:
         for item in self._inputs.rest():
             self._add(item)
         self.is_exhausted = self._inputs.is_exhausted
-        for work in [work for work in self.unsettled if work.scope is None]:
+        for work in [work for work in self.unsettled if work.attempt is None]:
             if work not in self.unsettled:  # it ended as another one did, just now
                 continue
             self._dispatcher.register.give_up(work, error)

@@ -1,13 +1,14 @@
 """Lane: one association at a time with the destination, and the tasks that send over it.
 
-A lane asks for an association when works wait that nobody serves, sends over it with one task more than the operations
-window has room for (the next object is made ready while an answer is awaited), and releases it when there was nothing
-to send for a while, when other kinds of works need it, or when there are to be fewer lanes.
+A lane asks for an association when works wait that nobody serves, begins one object after another over it (the next is
+made ready while answers are awaited), and releases it when there was nothing to send for a while, when other kinds of
+works need it, or when there are to be fewer lanes.
 """
 
 from __future__ import annotations
 
 import collections
+import math
 from typing import TYPE_CHECKING
 
 import trio
@@ -16,6 +17,7 @@ from ..association.association import Association
 from ..association.requestor import open_association
 from ..errors import AssociationError, ConnectFailed, InternalError, NoAcceptedContexts, TLSError
 from .agenda import PATIENCE, Assignment
+from .attempt import Attempt
 from .work import Work
 
 if TYPE_CHECKING:
@@ -56,12 +58,13 @@ class Run:
         self._opening = trio.CancelScope()
         self._is_over = False  # it takes no further works
         self._is_unfilled = True  # it has taken none yet
-        self._in_hand = 0
+        self._attempts: dict[Attempt, None] = {}
+        self._beginning = trio.CancelScope()  # around all of them that are not yet with the association
+        self._quiet = trio.lowlevel.ParkingLot()  # who waits until there are none
         self._has_begun = False  # some of a work has gone out
         self._answered = 0
         self._idle_since = 0.0
         self._stock: collections.deque[Work] = collections.deque()  # the ledger was told of them
-        self._stocking = trio.Lock()
 
     async def run(self) -> None:
         """Ask for the association, send over it, release it."""
@@ -99,28 +102,44 @@ class Run:
             dispatcher.association_failed(failure, started, has_done_good=is_excused or self._answered > 0)
 
     async def _send_over(self, association: Association) -> None:
-        most = 1 if self._assignment.is_for_suspects else association.negotiated.operations_window + 1
         self._idle_since = trio.current_time()
         async with trio.open_nursery() as nursery:
             watching = trio.CancelScope()
             nursery.start_soon(self._watch, association, watching)
-            async with trio.open_nursery() as tasks:
-                for _ in range(most):
-                    tasks.start_soon(self._send, association)
+            try:
+                while not self._is_over and association.is_open:
+                    with trio.CancelScope() as self._beginning:
+                        await self._send(association)
+                await self._wait_quiet()
+            finally:
+                for attempt in list(self._attempts):
+                    attempt.interrupt()
             watching.cancel()
 
     async def _send(self, association: Association) -> None:
-        """One object after another."""
+        """Begin one object after another."""
         while (work := await self._next(association)) is not None:
-            self._in_hand += 1
-            attempts = work.history.attempts
-            try:
-                self._answered += await self._dispatcher.deliver(work, association)
-            finally:
-                self._in_hand -= 1
-                self._has_begun |= work.history.attempts > attempts
-                if not self._in_hand:
-                    self._idle_since = trio.current_time()
+            if work not in work.job.unsettled:  # given up while it was on its way here
+                continue
+            attempt = Attempt(
+                self._dispatcher, work, association, ended=self._ended, interrupt_begin=self._beginning.cancel
+            )
+            self._attempts[attempt] = None
+            await attempt.begin()
+
+    def _ended(self, attempt: Attempt) -> None:
+        del self._attempts[attempt]
+        self._answered += attempt.response is not None
+        self._has_begun |= attempt.has_begun
+        if not self._attempts:
+            self._idle_since = trio.current_time()
+            self._quiet.unpark_all()
+            self._assignment.news.unpark_all()
+
+    async def _wait_quiet(self) -> None:
+        """Until nothing is in hand."""
+        while self._attempts:
+            await self._quiet.park()
 
     async def _next(self, association: Association) -> Work | None:
         """What is to be sent next; None once this association is to take no more."""
@@ -129,7 +148,9 @@ class Run:
             resume_at = dispatcher.throttle.resume_at
             if self._fleet.is_ending or self._fleet.has_surplus():
                 self._finish()
-            elif trio.current_time() < resume_at:
+            elif self._attempts and self._assignment.is_for_suspects:
+                await self._wait_quiet()
+            elif resume_at > -math.inf and trio.current_time() < resume_at:
                 with trio.CancelScope(deadline=resume_at):
                     await self._agenda.wait_news(self._assignment)
             elif (work := await self._take()) is not None:
@@ -153,22 +174,19 @@ class Run:
 
     async def _fill_stock(self) -> None:
         """Take some works and have the ledger note that they may be sent from now on."""
-        async with self._stocking:
-            if self._stock:  # another task was faster
-                return
-            works: list[Work] = []
-            is_noted = False
-            most = min(LEDGER_AHEAD, max(1, self._agenda.size // self._fleet.throttle.lanes))  # the others have a share
-            try:
-                while len(works) < most and (work := self._agenda.take(self._assignment)) is not None:
-                    works.append(work)
-                is_noted = bool(works) and await self._dispatcher.note_begun(works)
-            finally:
-                if is_noted and not self._is_over:
-                    self._stock.extend(works)
-                else:
-                    for work in works:
-                        self._dispatcher.give_back(work)
+        works: list[Work] = []
+        is_noted = False
+        most = min(LEDGER_AHEAD, max(1, self._agenda.size // self._fleet.throttle.lanes))  # the others have a share
+        try:
+            while len(works) < most and (work := self._agenda.take(self._assignment)) is not None:
+                works.append(work)
+            is_noted = bool(works) and await self._dispatcher.note_begun(works)
+        finally:
+            if is_noted and not self._is_over:
+                self._stock.extend(works)
+            else:
+                for work in works:
+                    self._dispatcher.give_back(work)
 
     def _finish(self) -> None:
         """Take no further works, and let all see it."""
@@ -187,8 +205,8 @@ class Run:
     def _is_wanted_elsewhere(self) -> bool:
         """Whether works wait of kinds that nobody serves, and no lane without an association can take them."""
         if self._assignment.is_for_suspects:
-            return not self._in_hand  # it sends one at a time: for no longer than it must
-        patience = PATIENCE if self._in_hand else 0.0
+            return not self._attempts  # it sends one at a time: for no longer than it must
+        patience = PATIENCE if self._attempts else 0.0
         return not self._fleet.may_open() and self._agenda.has_unserved(trio.current_time(), patience)
 
     async def _watch(self, association: Association, scope: trio.CancelScope) -> None:
@@ -197,10 +215,10 @@ class Run:
         with scope:
             while not self._is_over:
                 until = trio.current_time() + PATIENCE
-                if not self._in_hand:
+                if not self._attempts:
                     until = min(until, self._idle_since + linger)
                 with trio.move_on_at(until) as waiting:
                     await association.wait_closed()
-                is_idle = not self._in_hand and trio.current_time() >= self._idle_since + linger
+                is_idle = not self._attempts and trio.current_time() >= self._idle_since + linger
                 if not waiting.cancelled_caught or is_idle or self._is_wanted_elsewhere():
                     self._finish()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import attrs
-import trio
 
 from ..errors import TrioDicomError
 from ..inputs.item import Item
@@ -15,6 +14,7 @@ from .outcome import InstanceReport, Particulars
 from .retry import History
 
 if TYPE_CHECKING:
+    from .attempt import Attempt
     from .job import Job
     from .ledger_entry import InputIdentity
 
@@ -47,8 +47,8 @@ class Work:
     is_suspect: bool = False  # an association ended in the middle of it: it goes alone from now on
     failure: TrioDicomError | None = None  # of the last attempt
     report: InstanceReport | None = None  # should it not be tried again
-    delivery: StoreDelivery | None = None  # of the attempt that is being made
-    scope: trio.CancelScope | None = None  # likewise
+    delivery: StoreDelivery | None = None  # of the last attempt, until it is settled
+    attempt: Attempt | None = None  # that is being made
     followers: list[Work] = attrs.field(factory=list)  # further inputs of the same UID, which share its outcome
 
     @property

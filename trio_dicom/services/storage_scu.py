@@ -197,6 +197,7 @@ class StoreDelivery:
         self.source: Source | None = item if isinstance(item, Source) else None
         self.transfer_syntax_uid: str | None = None  # as sent
         self.attempts = 0
+        self._start: float | None = None  # of the first attempt
         self.operation: _Store | None = None  # of the last attempt
 
     @property
@@ -223,12 +224,10 @@ class StoreDelivery:
 
     async def run(self) -> CStoreResponse:
         """Send, and send again as the options say. See `CStoreSCU.send`."""
-        start = trio.current_time()
         delay = min(self._options.retry_delay, LONGEST_RETRY_DELAY)
         try:
             while True:
-                self.attempts += 1
-                self.operation = operation = _Store(self, self._options)
+                operation = self._new_operation()
                 answer = cast(CStoreRSP, await self._association.perform(operation))
                 if not await self._may_retry(Status(answer.status)):
                     break
@@ -237,6 +236,38 @@ class StoreDelivery:
         finally:
             if self.source is not None:
                 await self.source.aclose()
+        return self._response(operation, answer)
+
+    async def begin(self) -> Operation:
+        """The first half of one attempt: see `Association.begin`. Then comes `response` or `leave`."""
+        operation = self._new_operation()
+        try:
+            await self._association.begin(operation)
+        finally:
+            if self.source is not None:
+                await self.source.aclose()
+        return operation
+
+    def response(self) -> CStoreResponse:
+        """The answer to what was begun, once its operation is settled. Raises the error that ended the association."""
+        operation = self.operation
+        if operation is None:
+            raise LocalProtocolError("nothing was begun")
+        return self._response(operation, cast(CStoreRSP, self._association.response_to(operation)))
+
+    def leave(self) -> None:
+        """Nobody waits for the answer to what was begun."""
+        if self.operation is not None:
+            self._association.leave(self.operation)
+
+    def _new_operation(self) -> _Store:
+        if self._start is None:
+            self._start = trio.current_time()
+        self.attempts += 1
+        self.operation = operation = _Store(self, self._options)
+        return operation
+
+    def _response(self, operation: _Store, answer: CStoreRSP) -> CStoreResponse:
         operation.report(is_complete=True)
         command = cast(CStoreRQ, operation.command)
         return CStoreResponse(
@@ -246,7 +277,7 @@ class StoreDelivery:
             answer.error_comment,
             self.attempts,
             operation.bytes_sent,
-            trio.current_time() - start,
+            trio.current_time() - (self._start or 0.0),
         )
 
     async def _may_retry(self, status: Status) -> bool:
