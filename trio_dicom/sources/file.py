@@ -18,6 +18,7 @@ import trio
 
 from ..errors import InternalError, InvalidObject, LocalProtocolError, ObjectChanged, ReadError, Retry, printable
 from . import element_walk, part10, recode
+from .at_once import learn_folder, open_at_once
 from .part10 import Head
 from .recode import Piece, Span
 from .source import Source
@@ -63,6 +64,11 @@ class Descriptor:
         with self:
             self.fd = os.open(path, _OPEN_FLAGS)
 
+    def open_at_once(self, path: Path) -> bool:
+        """Whether it is open now; if it is not, that may take time, or `open` tells why not. Never blocks."""
+        self.fd = open_at_once(os.fsdecode(path), _OPEN_FLAGS)
+        return self.fd >= 0
+
     def __enter__(self) -> int:
         """The descriptor, which stays open inside the block."""
         with self._lock:
@@ -77,6 +83,7 @@ class Descriptor:
             self._close_if_unused()
 
     def close(self) -> None:
+        """Let go of it; also of one that is not open yet."""
         with self._lock:
             self._closed = True
             self._close_if_unused()
@@ -96,7 +103,7 @@ class Descriptor:
 
 
 async def open_file(path: Path) -> FileSource:
-    """The DICOM file at `path`, ready to be sent in its own transfer syntax. One thread hop.
+    """The DICOM file at `path`, ready to be sent in its own transfer syntax. One thread hop at most.
 
     Raises `InvalidObject` if it is no regular file or no DICOM object that can be sent, `ReadError` (an `OSError` is
     chained) if it cannot be opened or read.
@@ -109,16 +116,45 @@ async def open_file(path: Path) -> FileSource:
 
 async def open_files(paths: Sequence[Path]) -> list[FileSource | InvalidObject]:
     """As `open_file`, for several files in one thread hop: each's source, or what `open_file` would raise for it."""
-    opened = [Descriptor() for _ in paths]
-    complete = False
+    results: list[FileSource | InvalidObject | None] = [open_now(path) for path in paths]
+    left = [number for number, result in enumerate(results) if result is None]
+    if left:
+        descriptors = [Descriptor() for _ in left]
+        complete = False
+        try:
+            opened = await run_abandonable(_open_all, descriptors, [paths[number] for number in left])
+            complete = True
+        finally:
+            if not complete:
+                for descriptor in descriptors:
+                    descriptor.close()
+                for result in results:
+                    if isinstance(result, FileSource):
+                        result.discard()
+        for number, source in zip(left, opened, strict=True):
+            results[number] = source
+    return results  # type: ignore[return-value]  # none is None any more
+
+
+def open_now(path: Path) -> FileSource | None:
+    """As `open_file`, where it takes no time, and there is nothing wrong with the file; else None. Never blocks."""
+    descriptor = Descriptor()
+    if not read_on_loop or not descriptor.open_at_once(path):
+        return None
+    source = None
     try:
-        results = await run_abandonable(lambda: [_open(*job) for job in zip(opened, paths, strict=True)])
-        complete = True
+        found = _examine(descriptor.fd, may_wait=False)
+        source = None if found is None else FileSource(descriptor, path, *found)
+    except (OSError, InvalidObject):
+        pass  # those who have time will say what it is
     finally:
-        if not complete:
-            for descriptor in opened:
-                descriptor.close()
-    return results
+        if source is None:
+            descriptor.close()
+    return source
+
+
+def _open_all(descriptors: Sequence[Descriptor], paths: Sequence[Path]) -> list[FileSource | InvalidObject]:
+    return [_open(descriptor, path) for descriptor, path in zip(descriptors, paths, strict=True)]
 
 
 def read_head(path: Path) -> Head:
@@ -126,7 +162,7 @@ def read_head(path: Path) -> Head:
     try:
         fd = os.open(path, _OPEN_FLAGS)
         try:
-            return _examine(fd)[0]
+            return _examined(fd)[0]
         finally:
             os.close(fd)
     except (OSError, InvalidObject, ValueError) as error:
@@ -136,8 +172,9 @@ def read_head(path: Path) -> Head:
 def _open(descriptor: Descriptor, path: Path) -> FileSource | InvalidObject:
     try:
         descriptor.open(path)
+        learn_folder(os.fsdecode(path))
         with descriptor as fd:
-            return FileSource(descriptor, path, *_examine(fd))
+            return FileSource(descriptor, path, *_examined(fd))
     except (OSError, InvalidObject, ValueError) as error:
         descriptor.close()
         return _failure(path, error)
@@ -170,30 +207,48 @@ def open_regular(descriptor: Descriptor, path: Path) -> os.stat_result:
     return status
 
 
-def _examine(fd: int) -> tuple[Head, memoryview, os.stat_result, bool]:
-    """The head, the first bytes, the state of the file, and whether reads are answered at once, or not at all."""
+_Examined = tuple[Head, memoryview, os.stat_result, bool]
+
+
+def _examined(fd: int) -> _Examined:
+    found = _examine(fd)
+    if found is None:
+        raise InternalError("the head of a file was not told from its first 64 KiB")
+    return found
+
+
+def _examine(fd: int, *, may_wait: bool = True) -> _Examined | None:
+    """The head, the first bytes, the state of the file, and whether reads are answered at once, or not at all.
+
+    None if that needs reading that may take time.
+    """
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode):
         raise InvalidObject(_kind(status.st_mode))
     first = memoryview(bytearray(min(status.st_size, _FIRST_CACHED)))
     at_once = _read_at_once(fd, first, 0) if read_on_loop else -1
     head = part10.parse_head(first, at_end=len(first) == status.st_size) if at_once == len(first) else None
+    if head is None and not may_wait:
+        return None
     if head is None:
         first = memoryview(bytearray(min(status.st_size, _FIRST)))
         if read_at(fd, first, 0) < len(first):
             raise ObjectChanged("the file shrank while it was opened")
         head = part10.parse_head(first, at_end=len(first) == status.st_size)
     if head is None:
-        raise InternalError("the head of a file was not told from its first 64 KiB")
+        return None
     if (status.st_size - head.data_set_offset) % 2:
         raise InvalidObject("the data set is of odd length")
-    element_walk.check_file(head, first, status.st_size, lambda offset, count: _piece(fd, offset, count))
+    element_walk.check_file(head, first, status.st_size, lambda at, count: _piece(fd, at, count, may_wait=may_wait))
     return head, first, status, at_once >= 0
 
 
-def _piece(fd: int, offset: int, count: int) -> bytearray:
+def _piece(fd: int, offset: int, count: int, *, may_wait: bool) -> bytearray:
     piece = bytearray(count)
-    read_at(fd, memoryview(piece), offset)
+    if may_wait:
+        read_at(fd, memoryview(piece), offset)
+    elif _read_at_once(fd, memoryview(piece), offset) < count:
+        raise BlockingIOError
     return piece
 
 
