@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self, TypeAlias
 import trio
 
 from ..errors import InvalidObject
+from ..sources.file import open_now
 from ..sources.open import is_data_set
 from ..sources.pixels import PixelSource
 from ..sources.threads import run_abandonable
@@ -148,21 +149,42 @@ class Inputs:
         """See what the next inputs are, paths in one thread hop."""
         given = list(itertools.islice(self._pulled, wanted))
         paths = {number: path for number, each in enumerate(given) if (path := _path(each)) is not None}
-        expansions: dict[int, Expansion | None] = {}
-        if paths:
-            found = await run_abandonable(lambda: [expansion_of(path, self._skip) for path in paths.values()])
-            expansions = dict(zip(paths, found, strict=True))
+        looked_at = await self._look_at(paths)
         for number, each in enumerate(given):
-            if number in paths:
-                item: Item | Expansion = expansions[number] or FileItem(paths[number])
+            if number in looked_at:
+                item: Item | Expansion = looked_at[number]
             else:
                 try:
                     item = _item(each)
                 except TypeError as error:
                     self._failure = error
+                    for other in range(number, len(given)):  # looked at once more, when their turn comes
+                        if isinstance(looked := looked_at.get(other), Item):
+                            looked.discard()
                     return
             self._seen.append(item)
             self._pulled.popleft()
+
+    async def _look_at(self, paths: dict[int, str]) -> dict[int, Item | Expansion]:
+        """What there is at each of `paths`. A file that opens at once is a DICOM object, and stays open."""
+        opened = {number: source for number, path in paths.items() if (source := open_now(path)) is not None}
+        others = [number for number in paths if number not in opened]
+        found: list[Expansion | None] = []
+        complete = False
+        try:
+            if others:
+                skip = self._skip
+                found = await run_abandonable(lambda: [expansion_of(paths[number], skip) for number in others])
+            complete = True
+        finally:
+            if not complete:
+                for source in opened.values():
+                    source.discard()
+        items: dict[int, Item | Expansion] = {
+            number: FileItem(paths[number], source) for number, source in opened.items()
+        }
+        items.update((number, each or FileItem(paths[number])) for number, each in zip(others, found, strict=True))
+        return items
 
     def rest(self) -> list[Item]:
         """All items that are left, as far as they are known without looking or waiting; they are taken thereby.
@@ -194,9 +216,11 @@ class Inputs:
 
     async def aclose(self) -> None:
         """Let go of what was opened to be looked through; close the async generator that was given, if it was one."""
-        for seen in self._seen:
+        for seen in (*self._seen, *self._ready):
             if isinstance(seen, Expansion):
                 seen.close()
+            else:
+                seen.discard()
         if isinstance(self._async_iterator, AsyncGenerator):
             with trio.move_on_after(_CLOSING, shield=True):
                 await self._async_iterator.aclose()

@@ -59,6 +59,9 @@ class Item(abc.ABC):
     def identity(self, source: Source | None) -> Identity:
         """`source` is the one that `open` gave: the state is that of what was opened. Without it less is known."""
 
+    def discard(self) -> None:  # noqa: B027  # most have opened nothing
+        """Let go of what was opened when the item was looked at."""
+
     async def fetch(self, source: Source) -> None:  # noqa: B027  # a stream has something to do
         """To be called before `read_dataset`, where `source` is the one that `open` gave. `source` is used up."""
 
@@ -71,20 +74,31 @@ class Item(abc.ABC):
 
 
 class FileItem(Item):
-    """A path. That it leads to a file shows when it is opened."""
+    """A path. That it leads to a file shows when it is opened; it may be open already."""
 
-    __slots__ = ("path",)
+    __slots__ = ("_opened", "path")
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, opened: FileSource | None = None) -> None:
         self.path = path
+        self._opened = opened
 
     @property
     def name(self) -> str:
         return self.path
 
+    def take_opened(self) -> FileSource | None:
+        """What was opened before, if it was."""
+        opened, self._opened = self._opened, None
+        return opened
+
+    def discard(self) -> None:
+        opened = self.take_opened()
+        if opened is not None:
+            opened.discard()
+
     async def open(self) -> Source:
         try:
-            return await open_file(self.path)
+            return self.take_opened() or await open_file(self.path)
         except InvalidObject as error:
             if type(error) is InvalidObject:
                 await run_abandonable(_explain, [(self.path, error)])
@@ -224,6 +238,9 @@ class StreamItem(Item):
             return Identity(b"stream")
         return Identity(b"stream " + source.sop_instance_uid.encode("ascii"), source.size)
 
+    def discard(self) -> None:  # noqa: B027  # most have opened nothing
+        """Let go of what was opened when the item was looked at."""
+
     async def fetch(self, source: Source) -> None:
         if isinstance(source, StreamSource):
             self._data = await read_whole(source)
@@ -266,8 +283,10 @@ class InvalidItem(Item):
 
 async def open_items(items: Sequence[Item]) -> list[Source | InvalidObject]:
     """The source of each, or what its `open` would raise: files in one thread hop, members of archives in another."""
-    results: list[Source | InvalidObject | None] = [None] * len(items)
-    files = [number for number, item in enumerate(items) if type(item) is FileItem]
+    results: list[Source | InvalidObject | None] = [
+        item.take_opened() if isinstance(item, FileItem) else None for item in items
+    ]
+    files = [number for number, item in enumerate(items) if type(item) is FileItem and results[number] is None]
     members = [number for number, item in enumerate(items) if type(item) is MemberItem]
     complete = False
     try:

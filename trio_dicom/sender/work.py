@@ -58,6 +58,7 @@ class Work:
 
     def discard_source(self) -> None:
         """Let go of what was opened ahead."""
+        self.item.discard()
         source, self.source = self.source, None
         if source is not None:
             source.discard()
