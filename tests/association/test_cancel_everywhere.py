@@ -36,6 +36,7 @@ from trio_dicom.association.operation import Delivery
 from trio_dicom.protocol.command import CStoreRQ
 from trio_dicom.protocol.pdu import Abort, AssociateRQ, PDataTF, ReleaseRP, ReleaseRQ
 from trio_dicom.services.storage_scu import StoreDelivery
+from trio_dicom.sources import file
 from trio_dicom.testing import (
     Cut,
     ScriptedPeer,
@@ -60,6 +61,7 @@ KINDS = pytest.mark.parametrize("kind", ["memory", LOCKSTEP, SOCKET])
 def small_batches(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
     monkeypatch.setattr(association_module, "POOL_BUFFER_SIZE", PIECE)
     monkeypatch.setattr(writer, "POOL_BUFFER_SIZE", PIECE)
+    monkeypatch.setattr(file, "_SMALL", PIECE)
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
 

@@ -101,7 +101,9 @@ class Association:
         self._scope = trio.CancelScope()  # of the tasks
         self._nursery: trio.Nursery | None = None  # theirs
         self._read_scope = trio.CancelScope()
+        self._end_of_pdu = math.inf  # its deadline
         self._watch_scope = trio.CancelScope()
+        self._next_look = math.inf  # its deadline
         self._failure: AssociationError | InternalError | None = None
         self._overdue: Operation | None = None  # whose timeout was the failure
         self._farewell: list[Buffer] = []
@@ -220,13 +222,13 @@ class Association:
 
         Whoever calls this sees to it that, once it `is_settled`, `response_to` is called, or before that `leave`.
         """
-        if not self.is_open:
+        if self._failure is not None or self._is_closing:
             await self._raise_closed()
         self._operations.add(operation)
         try:
             await self._turn.take()
             try:
-                if not self.is_open:
+                if self._failure is not None or self._is_closing:
                     await self._raise_closed()
                 operation.start_clock()
                 self._keep_in_view(operation)
@@ -255,7 +257,7 @@ class Association:
             else:
                 operation.is_left = True
                 operation.timeout = self.settings.timeouts.response
-                operation.touch()
+                operation.touch(trio.current_time())
                 self._keep_in_view(operation)
         self.check_idle()
 
@@ -293,7 +295,7 @@ class Association:
                 await self._in_flight.wait_room()
                 if self._failure is not None:
                     raise self._failure_of(operation)
-            operation.touch()
+            operation.touch(trio.current_time())
             self._keep_in_view(operation)
         self._in_flight.add(operation)
 
@@ -304,7 +306,7 @@ class Association:
         if source is None:
             return Batch([], operation, is_last=True)
         operation.phase = "reading the data set"
-        data = source.whole() if not operation.is_begun else None
+        data = None if operation.is_begun else source.whole()
         operation.is_begun = True
         if data is not None:
             buffers = fragment(data, context_id, limit, is_command=False, is_last=True)
@@ -329,7 +331,7 @@ class Association:
                 operation.stop_clock()  # they are with operations that have clocks of their own
         lent = await self._pool.borrow()
         operation.phase = "reading the data set"
-        operation.touch()
+        operation.touch(trio.current_time())
         self._keep_in_view(operation)
         return lent
 
@@ -355,7 +357,8 @@ class Association:
     async def _queue(self, operation: Operation, batch: Batch) -> None:
         # The last moment at which nothing has happened; or the association ended when this task was about to go on.
         await trio.lowlevel.checkpoint_if_cancelled()
-        self._check_alive(operation)
+        if self._failure is not None:
+            raise self._failure_of(operation)
         self._machine.check_can_send_data()
         try:
             self._writer.queue_nowait(batch)
@@ -367,8 +370,8 @@ class Association:
     def _keep_in_view(self, operation: Operation) -> None:
         """See that the watch looks up when `operation` is overdue, or before."""
         deadline = operation.deadline(self._writer.progressed_at)
-        if deadline < self._watch_scope.deadline:
-            self._watch_scope.deadline = deadline
+        if deadline < self._next_look:
+            self._next_look = self._watch_scope.deadline = deadline
 
     async def _watch(self) -> None:
         """Abort when an operation is overdue, also one whose caller has gone."""
@@ -380,6 +383,7 @@ class Association:
                     self._overdue = operation
                     self._end(operation.timed_out(), abort=True)
                 first = min(first, deadline)
+            self._next_look = first
             with trio.CancelScope(deadline=first) as self._watch_scope:
                 await trio.sleep_forever()
 
@@ -513,7 +517,7 @@ class Association:
                     limit = self.settings.timeouts.pdu
                     if not self._machine.is_inside_pdu:
                         self._expect_end_of_pdu(math.inf)
-                    elif self._read_scope.deadline == math.inf:
+                    elif self._end_of_pdu == math.inf:
                         self._expect_end_of_pdu(trio.current_time() + limit)
                     self._machine.receive_data(await self._transport.read())
             if self._read_scope.cancelled_caught:
@@ -561,8 +565,8 @@ class Association:
             await trio.lowlevel.checkpoint()
 
     def _expect_end_of_pdu(self, deadline: float) -> None:
-        if self._read_scope.deadline != deadline:  # setting it costs more than this
-            self._read_scope.deadline = deadline
+        if self._end_of_pdu != deadline:  # setting that of a scope costs more than this
+            self._end_of_pdu = self._read_scope.deadline = deadline
 
     # --- what the peer says -------------------------------------------------------------------------------------------
 
@@ -655,10 +659,12 @@ class Association:
     @property
     def end_of_pdu(self) -> float:
         """When the PDU that is coming in must be whole; in the past if there is none."""
-        return self._read_scope.deadline if self._machine.is_inside_pdu else -math.inf
+        return self._end_of_pdu if self._machine.is_inside_pdu else -math.inf
 
     def check_idle(self) -> None:
         """An operation has ended, ours or the peer's: a release that waited for it may go on."""
+        if self._performer is None and not self._is_closing and self._machine.state is State.STA6:
+            return
         if self._performer is not None and not self.is_invoking:
             self._performer.restart_idle()
         if self._failure is not None or not (self._is_closing or self._machine.state is State.STA8) or self._is_busy:

@@ -115,9 +115,9 @@ class Operation(abc.ABC):
         """It waits for other operations, which have clocks of their own."""
         self._progressed_at = math.inf
 
-    def touch(self) -> None:
+    def touch(self, now: float) -> None:
         """Progress was made."""
-        self._progressed_at = trio.current_time()
+        self._progressed_at = now
 
     def deadline(self, written_at: float) -> float:
         """When it is overdue. What goes out before it, last at `written_at`, is progress as long as it has to wait."""
@@ -215,8 +215,8 @@ class Batch:
         if self.is_last and self.operation is not None:
             self.operation.is_last_piece_out = True
 
-    def written(self) -> None:
-        """All of it is with the transport."""
+    def written(self, now: float) -> None:
+        """All of it is with the transport, since `now`."""
         operation = self.operation
         if operation is None:
             return
@@ -224,7 +224,7 @@ class Batch:
         if self.is_last:
             operation.advance(Delivery.HANDED_OVER)
             operation.phase = "waiting for the response"
-            operation.touch()
+            operation.touch(now)
         if self.data_set_bytes and not operation.is_left and operation.delivery is not Delivery.ANSWERED:
             operation.written()
         if self.is_last and operation.response is not None:

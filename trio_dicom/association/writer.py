@@ -126,7 +126,7 @@ class Writer(WriteProgress):
         written, self._in_hand = self._in_hand, []
         self.unwritten -= len(written)
         for batch in written:
-            batch.written()
+            batch.written(self.progressed_at)
             if batch.lent is not None:
                 self._pool.give_back(batch.lent)
         if self.when_idle is not None and not self.unwritten:

@@ -238,7 +238,7 @@ class StreamItem(Item):
             return Identity(b"stream")
         return Identity(b"stream " + source.sop_instance_uid.encode("ascii"), source.size)
 
-    def discard(self) -> None:  # noqa: B027  # most have opened nothing
+    def discard(self) -> None:  # most have opened nothing
         """Let go of what was opened when the item was looked at."""
 
     async def fetch(self, source: Source) -> None:
@@ -284,7 +284,7 @@ class InvalidItem(Item):
 async def open_items(items: Sequence[Item]) -> list[Source | InvalidObject]:
     """The source of each, or what its `open` would raise: files in one thread hop, members of archives in another."""
     results: list[Source | InvalidObject | None] = [
-        item.take_opened() if isinstance(item, FileItem) else None for item in items
+        item.take_opened() if type(item) is FileItem else None for item in items
     ]
     files = [number for number, item in enumerate(items) if type(item) is FileItem and results[number] is None]
     members = [number for number, item in enumerate(items) if type(item) is MemberItem]

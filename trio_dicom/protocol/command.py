@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import enum
+import functools
 import operator
 import struct
 from collections.abc import Callable, Mapping
@@ -432,25 +433,30 @@ _GROUP_LENGTH = _HEADER.pack(0, 0, 4)
 _LEFT_TO_THE_SERVICE = frozenset({_VR.UI, _VR.AE})
 
 
-def _encode_text(header: bytes, value: str, pad: bytes) -> bytes:
+# What is the same in many command sets is encoded once: SOP classes, priorities and the like.
+
+
+@functools.lru_cache
+def _encode_uid(header: bytes, value: str) -> bytes:
     raw = value.encode("latin-1")
     if len(raw) & 1:
-        raw += pad
+        raw += b"\0"
     return header + len(raw).to_bytes(4, "little") + raw
 
 
-def _encode_uid(header: bytes, value: str) -> bytes:
-    return _encode_text(header, value, b"\0")
-
-
 def _encode_string(header: bytes, value: str) -> bytes:
-    return _encode_text(header, value, b" ")
+    raw = value.encode("latin-1")
+    if len(raw) & 1:
+        raw += b" "
+    return header + len(raw).to_bytes(4, "little") + raw
 
 
+@functools.lru_cache
 def _encode_number(header: bytes, value: int) -> bytes:
     return header + b"\2\0\0\0" + value.to_bytes(2, "little")
 
 
+@functools.lru_cache
 def _encode_data_set_type(header: bytes, value: bool) -> bytes:
     return _encode_number(header, _DATA_SET_PRESENT if value else _NO_DATA_SET)
 

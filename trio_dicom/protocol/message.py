@@ -6,6 +6,8 @@ other without those of another message between them: command first, each part en
 
 from __future__ import annotations
 
+import functools
+
 import attrs
 
 from ..errors import DIMSEDecodeError, InvalidPDU, UnexpectedPDU
@@ -17,6 +19,7 @@ from .user_information import byte_count
 _PDV_OVERHEAD = 6  # item length, context ID and control header: part of the PDU's variable field
 
 
+@functools.lru_cache
 def payload_per_pdu(max_pdu_length: int) -> int:
     """The bytes of data, an even number, in a P-DATA-TF PDU of one PDV and a variable field of `max_pdu_length` bytes.
 
@@ -43,12 +46,14 @@ def fragment(data: Buffer, context_id: int, max_pdu_length: int, *, is_command: 
             raise ValueError(f"a fragment that is not the last has an even number of bytes, not {total}")
         if not total:
             return []
+    if total <= size:
+        return [p_data_header(total, context_id, is_command, is_last), view]
     # All headers but the final one are equal, and the same object.
-    header = p_data_header(size, context_id, is_command=is_command, is_last=False)
-    slices = [view[at : at + size] for at in range(0, total, size)] or [view]
+    header = p_data_header(size, context_id, is_command, False)
+    slices = [view[at : at + size] for at in range(0, total, size)]
     buffers: list[Buffer] = [header] * (2 * len(slices))
     buffers[1::2] = slices
-    buffers[-2] = p_data_header(len(slices[-1]), context_id, is_command=is_command, is_last=is_last)
+    buffers[-2] = p_data_header(len(slices[-1]), context_id, is_command, is_last)
     return buffers
 
 

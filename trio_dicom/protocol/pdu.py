@@ -8,6 +8,7 @@ tested, and items of unknown types are skipped, as the standard says.
 from __future__ import annotations
 
 import enum
+import functools
 import struct
 from collections.abc import Callable
 from typing import ClassVar, TypeAlias
@@ -324,7 +325,8 @@ class PDataTF:
         return cls(tuple(pdvs))
 
 
-def p_data_header(length: int, context_id: int, *, is_command: bool, is_last: bool) -> bytes:
+@functools.lru_cache
+def p_data_header(length: int, context_id: int, is_command: bool, is_last: bool) -> bytes:
     """The 12 bytes before `length` bytes of data in a P-DATA-TF PDU of a single PDV."""
     control = is_command * _COMMAND_BIT | is_last * _LAST_BIT
     return _FIRST_PDV_HEADER.pack(PDataTF.pdu_type, length + 6, length + 2, context_id, control)
@@ -418,4 +420,9 @@ def decode_pdu(pdu_type: int, body: memoryview, limits: Limits) -> PDU:
     Raises `UnrecognisedPDU` for an unknown type and `InvalidPDU` for all that is wrong in the body; nothing else.
     """
     check_header(pdu_type, len(body), limits)
+    return decode_body(pdu_type, body, limits)
+
+
+def decode_body(pdu_type: int, body: memoryview, limits: Limits) -> PDU:
+    """The same, for a header that was checked."""
     return _DECODERS[pdu_type](body, limits)

@@ -11,7 +11,7 @@ import struct
 
 from ..errors import InvalidPDU, UnrecognisedPDU, printable
 from ..settings import Limits
-from .pdu import HEADER_LENGTH, PDU, Buffer, PDataTF, check_header, decode_pdu
+from .pdu import HEADER_LENGTH, PDU, Buffer, PDataTF, check_header, decode_body
 
 _HEADER = struct.Struct(">BxL")
 
@@ -65,7 +65,7 @@ class ReceiveBuffer:
         and there is no further PDU. After a PDU that is wrong inside, the next one follows as usual.
         """
         if not self._partial:
-            if self._start == len(self._chunk):
+            if self._later and self._start == len(self._chunk):
                 self._turn_over()
             chunk, body = self._chunk, self._start + HEADER_LENGTH
             if body <= len(chunk):
@@ -73,7 +73,7 @@ class ReceiveBuffer:
                 if body + length <= len(chunk):
                     self._check_header(chunk[self._start : body])
                     self._start = body + length
-                    return decode_pdu(pdu_type, chunk[body : body + length], self._limits)
+                    return decode_body(pdu_type, chunk[body : body + length], self._limits)
         return self._gather()
 
     def _turn_over(self) -> None:
@@ -93,7 +93,7 @@ class ReceiveBuffer:
             if len(partial) == HEADER_LENGTH:
                 self._wanted += self._check_header(partial)
         self._partial, self._wanted = bytearray(), HEADER_LENGTH
-        return decode_pdu(partial[0], memoryview(partial)[HEADER_LENGTH:], self._limits)
+        return decode_body(partial[0], memoryview(partial)[HEADER_LENGTH:], self._limits)
 
     def _check_header(self, header: Buffer) -> int:
         """The length of the body."""

@@ -25,6 +25,7 @@ class State(enum.IntEnum):
     """PS3.8 tables 9-1 to 9-5. `meaning` is for messages."""
 
     meaning: str
+    __hash__ = int.__hash__  # that of an Enum is Python code, and the table is looked up for each PDU
 
     def __new__(cls, number: int, meaning: str) -> State:
         state = int.__new__(cls, number)
@@ -64,6 +65,7 @@ class Event(enum.IntEnum):
     """The lines of PS3.8 table 9-10. `meaning` is for messages."""
 
     meaning: str
+    __hash__ = int.__hash__
 
     def __new__(cls, number: int, meaning: str) -> Event:
         event = int.__new__(cls, number)

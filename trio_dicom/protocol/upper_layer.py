@@ -163,7 +163,7 @@ class UpperLayer:
                 continue
             if pdu is None:
                 break
-            if self._is_told(pdu):
+            if (type(pdu) is PDataTF and self._state is State.STA6) or self._is_told(pdu):  # DT-2 changes nothing
                 return pdu
         if self._is_at_end and not self._is_end_told:
             self._is_end_told = True

@@ -59,6 +59,7 @@ class Agenda:
         self._served: Counter[Kind] = Counter()  # by how many of them
         self._news = trio.lowlevel.ParkingLot()  # lanes without one
         self._room = trio.lowlevel.ParkingLot()  # readers of input
+        self._feeding = 0  # of these
         self._timer = trio.CancelScope()
         self._hungry = 0  # tasks with an association that find nothing to do
         self.size = 0
@@ -127,7 +128,7 @@ class Agenda:
 
     def _took(self) -> None:
         self.size -= 1
-        if self.size < ENOUGH_WAITING:
+        if self._feeding and self.size < ENOUGH_WAITING:
             self._room.unpark()
 
     def withdraw(self, job: Job | None = None, kinds: Collection[Kind] | None = None) -> list[Work]:
@@ -205,7 +206,11 @@ class Agenda:
     async def wait_room(self) -> None:
         """Wait until more input is wanted."""
         while not self.wants_more:
-            await self._room.park()
+            self._feeding += 1
+            try:
+                await self._room.park()
+            finally:
+                self._feeding -= 1
             if self.wants_more:
                 self._room.unpark()  # there may be room for the next one, too
 

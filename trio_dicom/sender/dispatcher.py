@@ -240,13 +240,13 @@ class Dispatcher:
             self._failed(work, attempt.error)
 
     def _answered(self, work: Work, delivery: StoreDelivery, response: CStoreResponse) -> None:
-        now = trio.current_time()
         rule = retry.rule_of_status(response.status)
         report = report_of_response(work.item.name, delivery, response, work.particulars)
         if rule is retry.FINAL:  # the usual case
             self.fleet.took()
             self.register.settle(work, report)
             return
+        now = trio.current_time()
         error = StatusError(response, repr(response.status), response.status.retry)
         if rule.is_congestion:
             self.throttle.congested(now, error)

@@ -10,6 +10,7 @@ import trio
 
 from .outcome import InstanceReport, Outcome
 
+OTHERS_TURN = 16  # reports that are there already, before other tasks have their turn
 MOST_UNRECEIVED = 1000  # reports that nobody has received yet, before no more input is read
 
 
@@ -54,19 +55,28 @@ class Reports(trio.abc.ReceiveChannel[InstanceReport]):
     def __init__(self) -> None:
         self._reports: collections.deque[InstanceReport] = collections.deque()
         self._receivers = trio.lowlevel.ParkingLot()
+        self._waiting = 0  # of these
+        self._received = 0
         self._feeders = trio.lowlevel.ParkingLot()
         self._is_finished = False
         self._is_abandoned = False
 
     async def receive(self) -> InstanceReport:
         """The next report. Raises `trio.EndOfChannel` after the last. Cancelled, it loses nothing."""
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self._received += 1
+        if self._reports and not self._received % OTHERS_TURN:
+            await trio.lowlevel.checkpoint()
         while not self._reports:
             if self._is_abandoned:
                 raise trio.ClosedResourceError
             if self._is_finished:
                 raise trio.EndOfChannel
-            await self._receivers.park()
+            self._waiting += 1
+            try:
+                await self._receivers.park()
+            finally:
+                self._waiting -= 1
         if len(self._reports) == MOST_UNRECEIVED:
             self._feeders.unpark_all()
         return self._reports.popleft()
@@ -87,7 +97,8 @@ class Reports(trio.abc.ReceiveChannel[InstanceReport]):
         """One more."""
         if not self._is_abandoned:
             self._reports.append(report)
-            self._receivers.unpark()
+            if self._waiting:
+                self._receivers.unpark()
 
     def finish(self) -> None:
         """There will be no more."""

@@ -228,7 +228,7 @@ class StoreDelivery:
         try:
             while True:
                 operation = self._new_operation()
-                answer = cast(CStoreRSP, await self._association.perform(operation))
+                answer: CStoreRSP = await self._association.perform(operation)  # type: ignore[assignment]
                 if not await self._may_retry(Status(answer.status)):
                     break
                 await trio.sleep(delay)
@@ -253,7 +253,7 @@ class StoreDelivery:
         operation = self.operation
         if operation is None:
             raise LocalProtocolError("nothing was begun")
-        return self._response(operation, cast(CStoreRSP, self._association.response_to(operation)))
+        return self._response(operation, self._association.response_to(operation))  # type: ignore[arg-type]
 
     def leave(self) -> None:
         """Nobody waits for the answer to what was begun."""
@@ -269,7 +269,7 @@ class StoreDelivery:
 
     def _response(self, operation: _Store, answer: CStoreRSP) -> CStoreResponse:
         operation.report(is_complete=True)
-        command = cast(CStoreRQ, operation.command)
+        command: CStoreRQ = operation.command  # type: ignore[assignment]
         return CStoreResponse(
             answer.status,
             command.affected_sop_class_uid,
@@ -349,12 +349,13 @@ class _Store(Operation):
         return request
 
     def check(self, response: Command) -> None:
-        status = Status(cast(CStoreRSP, response).status)
-        if status.category in (StatusCategory.PENDING, StatusCategory.CANCEL):
+        status = Status(response.status)  # type: ignore[union-attr]
+        if not status.is_success and status.category in (StatusCategory.PENDING, StatusCategory.CANCEL):
             raise InvalidResponse(f"C-STORE was answered with {status!r}, which is not one of its statuses", 0, 0)
 
     def written(self) -> None:
-        self.report()
+        if self._reporter is not None:
+            self._reporter.report(self.bytes_sent)
 
     def report(self, *, is_complete: bool = False) -> None:
         """To the progress channel, if there is one."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import os
+import struct
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -33,6 +34,7 @@ _LOCAL: Mapping[int, str] = {
 _OPENAT2 = 437  # the number of the system call on every processor that Python runs on under Linux
 _RESOLVE_NO_SYMLINKS, _RESOLVE_CACHED = 0x04, 0x20
 _AT_FDCWD = -100
+_HOW = struct.Struct("=QQQ")  # flags, mode, resolve
 _SIZE_OF_STATFS = 256  # more than it has anywhere
 
 _folders: dict[str, bool] = {}  # whether their files are on this machine
@@ -60,23 +62,27 @@ def _calls() -> tuple[Callable[[bytes, bytes], int], Callable[[bytes, Any], int]
 
 def open_at_once(path: str, flags: int) -> int:
     """A descriptor, or -1 where opening the file might take time, or fails. Never blocks."""
-    if not _folders.get(os.path.dirname(path)):
+    if not _folders.get(_folder(path)):
         return -1
     calls = _calls()
     if calls is None:
         return -1
-    how = b"".join(word.to_bytes(8, sys.byteorder) for word in (flags, 0, _RESOLVE_NO_SYMLINKS | _RESOLVE_CACHED))
-    return calls[0](os.fsencode(path), how)
+    return calls[0](os.fsencode(path), _HOW.pack(flags, 0, _RESOLVE_NO_SYMLINKS | _RESOLVE_CACHED))
 
 
 def learn_folder(path: str) -> None:
     """Find out whether the folder of `path` is on this machine. Blocks: for a thread."""
-    folder = os.path.dirname(path)
-    if folder in _folders or not os.path.isabs(folder):  # what a relative one means may change
+    folder = _folder(path)
+    if folder in _folders:
         return
     if len(_folders) >= _MOST_FOLDERS:
         _folders.clear()
     _folders[folder] = _is_local(folder)
+
+
+def _folder(path: str) -> str:
+    folder = path.rpartition("/")[0]
+    return folder if path.startswith("/") else f"{os.getcwd()}/{folder}"
 
 
 def _is_local(folder: str) -> bool:

@@ -29,7 +29,8 @@ Path = str | os.PathLike[str]
 # Reading on the event loop what is in the page cache; False sends every read to a thread.
 read_on_loop = hasattr(os, "RWF_NOWAIT")
 
-_FIRST_CACHED = 16 << 10  # bytes of the first read where the rest is at hand too: a larger one costs 20 us
+_FIRST_CACHED = 16 << 10  # bytes of the first read of a large file, where the rest is at hand too
+_SMALL = 64 << 10  # a file of no more bytes is read at once
 _FIRST = part10.HEAD_LIMIT  # of the first read where each one is a journey
 _OPEN_FLAGS = os.O_RDONLY
 for _name in ("O_NONBLOCK", "O_CLOEXEC", "O_NOCTTY", "O_BINARY"):
@@ -66,7 +67,7 @@ class Descriptor:
 
     def open_at_once(self, path: Path) -> bool:
         """Whether it is open now; if it is not, that may take time, or `open` tells why not. Never blocks."""
-        self.fd = open_at_once(os.fsdecode(path), _OPEN_FLAGS)
+        self.fd = open_at_once(path if type(path) is str else os.fsdecode(path), _OPEN_FLAGS)
         return self.fd >= 0
 
     def __enter__(self) -> int:
@@ -225,7 +226,7 @@ def _examine(fd: int, *, may_wait: bool = True) -> _Examined | None:
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode):
         raise InvalidObject(_kind(status.st_mode))
-    first = memoryview(bytearray(min(status.st_size, _FIRST_CACHED)))
+    first = memoryview(bytearray(status.st_size if status.st_size <= _SMALL else _FIRST_CACHED))
     at_once = _read_at_once(fd, first, 0) if read_on_loop else -1
     head = part10.parse_head(first, at_end=len(first) == status.st_size) if at_once == len(first) else None
     if head is None and not may_wait:
