@@ -185,9 +185,11 @@ async def test_cancelled_in_the_middle_of_an_object(contexts: TLSContexts) -> No
         patient = AssociationSettings(timeouts=Timeouts(abort_grace=60, abort_linger=60))
         opened = open_association(listener.address, CT, settings=patient, tls=contexts.client, server_hostname=HOST)
         async with opened as association:
-            with trio.move_on_after(0.2) as scope:
-                await CStoreSCU(association).send(io.BytesIO(make_instance_file(32 << 20)))
-            assert scope.cancelled_caught
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(CStoreSCU(association).send, io.BytesIO(make_instance_file(32 << 20)))
+                await trio.testing.wait_all_tasks_blocked(0.1)  # in a write that the peer does not take
+                nursery.cancel_scope.cancel()
+            assert association.failure is not None
             with trio.fail_after(30):  # no wait for a good-bye
                 await association.wait_closed()
 
