@@ -62,7 +62,8 @@ class Told(WriteProgress):
         self.accepted = 0
         self.ends: list[int] = []
 
-    def bytes_accepted(self) -> None:
+    def bytes_accepted(self, count: int) -> None:
+        assert count
         self.accepted += 1
 
     def about_to_write(self, end: int) -> None:

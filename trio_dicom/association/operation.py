@@ -190,6 +190,11 @@ class Batch:
 
     __slots__ = ("buffers", "data_set_bytes", "is_last", "lent", "operation")
 
+    @property
+    def size(self) -> int:
+        """Bytes for the wire."""
+        return sum(map(len, self.buffers))
+
     def __init__(
         self,
         buffers: list[Buffer],

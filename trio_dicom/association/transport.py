@@ -38,8 +38,8 @@ class WriteProgress(abc.ABC):
     """Is told by a transport how its write goes on."""
 
     @abc.abstractmethod
-    def bytes_accepted(self) -> None:
-        """The transport has taken some bytes."""
+    def bytes_accepted(self, count: int) -> None:
+        """The transport has taken so many bytes more."""
 
     @abc.abstractmethod
     def about_to_write(self, end: int) -> None:
@@ -156,7 +156,7 @@ class SocketTransport(Transport):
             else:
                 left.clear()
             if self._progress is not None:
-                self._progress.bytes_accepted()
+                self._progress.bytes_accepted(sent)
         self._progress = None  # which has this: the two would be garbage to be collected
 
     async def _writable(self) -> None:
@@ -206,7 +206,7 @@ class StreamTransport(Transport):
                     progress.about_to_write(end)
                 await self._stream.send_all(piece)
                 if progress is not None:
-                    progress.bytes_accepted()
+                    progress.bytes_accepted(len(piece))
         except _LOSSES as error:
             raise _lost(error) from error
         self._broken = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import math
 from collections.abc import Callable
 
@@ -61,7 +62,9 @@ class Writer(WriteProgress):
         self._transport = transport
         self._pool = pool
         self._queue, self._batches = trio.open_memory_channel[Batch](BATCHES_WAITING)
-        self._in_hand: list[Batch] = []
+        self._in_hand: collections.deque[Batch] = collections.deque()
+        self._accepted = 0  # bytes, since there were several of these
+        self._settled = 0  # bytes of those that were in hand with them, and are out
         self.unwritten = 0  # batches that are queued, in hand, or wait to be queued
         self.progressed_at = -math.inf  # when the transport last took something
         self.when_idle: Callable[[], None] | None = None  # is called when there is none of these left
@@ -100,35 +103,46 @@ class Writer(WriteProgress):
 
     def _take_more(self, batch: Batch) -> list[Buffer]:
         """The buffers of `batch` and of what waits behind it, as far as one write is to have."""
-        buffers = list(batch.buffers)
-        while sum(map(len, buffers)) < WRITTEN_TOGETHER:
+        buffers, size = list(batch.buffers), batch.size
+        while size < WRITTEN_TOGETHER:
             try:
                 batch = self._batches.receive_nowait()
             except trio.WouldBlock:
                 break
             self._take(batch)
             buffers += batch.buffers
+            size += batch.size
         return buffers
 
     # --- what the transport tells
 
-    def bytes_accepted(self) -> None:
+    def bytes_accepted(self, count: int) -> None:
         self.progressed_at = trio.current_time()
+        if len(self._in_hand) > 1:  # a peer may answer what is out, while more of the same write waits
+            self._accepted += count
+            while self._in_hand and self._accepted >= self._settled + self._in_hand[0].size:
+                self._settle_first()
 
     def about_to_write(self, end: int) -> None:
+        start = self._settled
         for batch in self._in_hand:
-            end -= sum(map(len, batch.buffers))
-            if end < 0:
+            start += batch.size
+            if start > end:
                 break
             batch.about_to_end()
 
+    def _settle_first(self) -> None:
+        batch = self._in_hand.popleft()
+        self._settled += batch.size
+        self.unwritten -= 1
+        batch.written(self.progressed_at)
+        if batch.lent is not None:
+            self._pool.give_back(batch.lent)
+
     def _written(self) -> None:
-        written, self._in_hand = self._in_hand, []
-        self.unwritten -= len(written)
-        for batch in written:
-            batch.written(self.progressed_at)
-            if batch.lent is not None:
-                self._pool.give_back(batch.lent)
+        while self._in_hand:
+            self._settle_first()
+        self._accepted = self._settled = 0
         if self.when_idle is not None and not self.unwritten:
             self.when_idle()
 
