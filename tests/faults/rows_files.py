@@ -34,8 +34,8 @@ FILES = (
     Row(
         99,
         "It is cut off: in an element, in the pixel data, inside a sequence",
-        "Invalid. It shows before the first byte goes out; in a stream before the last one does: then the "
-        "association is aborted, and the peer never has all of it.",
+        "Invalid. It shows before the first byte goes out; in a stream whose bytes are not in memory, before the last "
+        "one does: then the association is aborted, and the peer never has all of it.",
     ),
     Row(
         100,

@@ -161,7 +161,19 @@ async def test_fault100_an_odd_stream_never_finishes():
 
 
 @pytest.mark.fault_row(99)
-@pytest.mark.parametrize("make", [lambda data: Drip(data, 5000), io.BytesIO, Bare])
+@pytest.mark.parametrize("cut", [2, 1000, len(WHOLE) - len(meta()) - 40])
+async def test_fault99_bytes_that_were_cut_off_are_refused_at_opening(cut):
+    stream = io.BytesIO(b"before" + WHOLE[:-cut])
+    stream.seek(6)
+    with pytest.raises(InvalidObject, match="stream: the data set is cut off"):
+        await open_stream(stream)
+    stream.write(b"it can still be written to")
+
+
+@pytest.mark.fault_row(99)
+@pytest.mark.parametrize(
+    "make", [lambda data: Drip(data, 5000), lambda data: io.BufferedReader(io.BytesIO(data)), Bare]
+)
 @pytest.mark.parametrize("cut", [2, 1000, len(WHOLE) - len(meta()) - 40])
 async def test_fault99_a_stream_that_was_cut_off_never_finishes(make, cut):
     async with await open_stream(make(WHOLE[:-cut])) as source:

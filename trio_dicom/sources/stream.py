@@ -15,7 +15,7 @@ import trio
 from ..errors import InvalidObject, ReadError
 from . import part10
 from .chunked import ChunkedSource
-from .element_walk import ElementWalk
+from .element_walk import ElementWalk, check_file
 from .file import read_error
 from .part10 import Buffer, Head
 from .threads import run_abandonable
@@ -49,7 +49,19 @@ async def open_stream(stream: BinaryIO | trio.abc.ReceiveStream) -> StreamSource
         size = end - start - head.data_set_offset
         if size % 2:
             raise InvalidObject("the data set is of odd length", _WHERE)
+        if isinstance(stream, io.BytesIO):
+            _check_whole(stream, head, start, end)
     return StreamSource(reader, head, first, start, size)
+
+
+def _check_whole(stream: io.BytesIO, head: Head, start: int, end: int) -> None:
+    """Where it costs nothing, before the first byte goes out. Raises `InvalidObject`."""
+    with stream.getbuffer() as everything, everything[start:end] as file, file[:_HEAD_CHUNK] as first:
+        try:
+            check_file(head, first, len(file), lambda offset, count: bytes(file[offset : offset + count]))
+        except InvalidObject as error:
+            error.where = _WHERE
+            raise
 
 
 def _name(thing: object) -> str:
