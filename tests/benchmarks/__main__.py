@@ -59,12 +59,22 @@ def main() -> None:
     if arguments.render is None and compiler() is None:
         parser().error("there is no C compiler")
     book = Book.read(arguments.render) if arguments.render else measure(contests, arguments)
-    if arguments.output:
-        arguments.output.mkdir(parents=True, exist_ok=True)
-        book.write(arguments.output / "runs.jsonl")
-        report.write(arguments.output, contests, book)
     print(report.markdown(book, contests))
+    if arguments.output:
+        write(arguments.output, contests, book)
     sys.exit(bool(book.failures))
+
+
+def write(folder: Path, contests: Sequence[Contest], book: Book) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    book.write(folder / "runs.jsonl")
+    report.write(folder, contests, book)
+    try:
+        from . import plot  # only now: this process is to be a small one while it measures
+    except ImportError:
+        print(f"no plots without matplotlib; with it: --render {folder}/runs.jsonl", file=sys.stderr)
+    else:
+        plot.draw(folder, contests, book.runs)
 
 
 def chosen(names: Sequence[str]) -> list[Contest]:
@@ -85,20 +95,24 @@ def measure(contests: Sequence[Contest], arguments: argparse.Namespace) -> Book:
     facts |= {"Quick": "few objects: these figures measure nothing"} if arguments.quick else {}
     runs: list[Run] = []
     facts = machine(arguments.folder) | facts
-    for contest in here:
-        prepare(contest, workshop)
-        out: set[str] = set()  # contestants that failed twice
-        for turn in turns[contest.name]:
-            name = turn.contestant.name
-            run = None
-            if name not in out:
-                run = attempt(turn, workshop, progress) or attempt(turn, workshop, progress)
-            if run is None:
-                out.add(name)
-            else:
-                runs.append(run)
-            progress.tell(turn, run)
+    try:
+        for contest in here:
+            prepare(contest, workshop)
+            runs.extend(run for turn in turns[contest.name] if (run := taken(turn, workshop, progress)) is not None)
+    except KeyboardInterrupt:
+        progress.failures.append("It was interrupted: what comes after is missing.")
     return Book(facts, runs, progress.failures)
+
+
+def taken(turn: Round, workshop: Workshop, progress: Progress) -> Run | None:
+    """The run, or None after two that failed, after which the contestant is out of the contest."""
+    contestant = (turn.contest.name, turn.contestant.name)
+    run = None
+    if contestant not in progress.out:
+        run = attempt(turn, workshop, progress) or attempt(turn, workshop, progress)
+        progress.out |= {contestant} if run is None else set()
+    progress.tell(turn, run)
+    return run
 
 
 def attempt(turn: Round, workshop: Workshop, progress: Progress) -> Run | None:
@@ -115,6 +129,7 @@ class Progress:
 
     def __init__(self, total: int) -> None:
         self.failures: list[str] = []
+        self.out: set[tuple[str, str]] = set()  # contests and contestants
         self._total = total
         self._done = 0
         self._start = time.monotonic()

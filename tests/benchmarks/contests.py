@@ -52,6 +52,11 @@ class Contest:
     goals: tuple[Goal, ...] = ()
     most_runs: int | None = None
 
+    @property
+    def heading(self) -> str:
+        """The title, with what is known of the receiver."""
+        return f"{self.title}. Receiver: {self.receiver.note}" if self.receiver else self.title
+
 
 # --- receivers --------------------------------------------------------------------------------------------------------
 

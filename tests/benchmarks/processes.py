@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import threading
@@ -36,10 +38,11 @@ class Usage:
 
 
 class Process:
-    """A program that runs until `wait` or `stop`. What it prints goes to files, so nothing waits for a reader."""
+    """A program that runs until it ends or `stop`. What it prints goes to files, so it waits for no reader."""
 
     def __init__(self, command: Sequence[str], variables: Mapping[str, str] = {}) -> None:
         self._output, self._errors = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115
+        self._usage: Usage | None = None
         self._started = time.monotonic()
         self._process = subprocess.Popen(
             command,
@@ -67,26 +70,43 @@ class Process:
         return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
 
     def wait(self, timeout: float) -> Usage:
-        """What it took; it is killed after `timeout` seconds."""
-        watchdog = threading.Timer(timeout, self._process.kill)
+        """What it took, when it has ended; it is killed after `timeout` seconds, and when this is interrupted."""
+        if self._usage is not None:
+            return self._usage
+        watchdog = threading.Timer(timeout, self._send, [signal.SIGKILL])
         watchdog.start()
         try:
             _, status, usage = os.wait4(self.pid, 0)
-            seconds = time.monotonic() - self._started
+        except BaseException:
+            self._send(signal.SIGKILL)
+            self._process.wait()
+            raise
         finally:
+            seconds = time.monotonic() - self._started
             watchdog.cancel()
         self._process.returncode = os.waitstatus_to_exitcode(status)
-        cpu = usage.ru_utime + usage.ru_stime
-        taken = Usage(
-            self._process.returncode, self._started, seconds, cpu, usage.ru_maxrss << 10, self.output, self.errors
+        self._usage = Usage(
+            exit_code=self._process.returncode,
+            started=self._started,
+            seconds=seconds,
+            cpu=usage.ru_utime + usage.ru_stime,
+            peak_memory=usage.ru_maxrss << 10,
+            output=self.output,
+            errors=self.errors,
         )
         self._output.close()
         self._errors.close()
-        return taken
+        return self._usage
 
     def stop(self, timeout: float = 20.0) -> Usage:
-        self._process.terminate()
+        if self._usage is None:
+            self._send(signal.SIGTERM)
         return self.wait(timeout)
+
+    def _send(self, number: signal.Signals) -> None:
+        # Not by methods of Popen, which reap a process that has ended, and with it what it took.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, number)
 
 
 def environment() -> dict[str, str]:

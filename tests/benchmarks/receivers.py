@@ -71,10 +71,6 @@ class Listening:
             case Storing.THROWN_AWAY:
                 return taken, Received()
 
-    def kill(self) -> None:
-        if self._process.is_running():
-            self._process.stop()
-
 
 @contextlib.contextmanager
 def listening(receiver: Receiver, words: Mapping[str, str], folder: Path) -> Iterator[Listening]:
@@ -84,25 +80,21 @@ def listening(receiver: Receiver, words: Mapping[str, str], folder: Path) -> Ite
     port = 0 if receiver.storing is Storing.COUNTED else _free_port()
     command = [word.format_map({**words, "port": port, "received": folder}) for word in receiver.command]
     process = Process(command, receiver.variables)
-    peer = None
     try:
         deadline = time.monotonic() + LISTENS_WITHIN
         while not (printed := process.output.partition("\n")[0] if not port else _is_listening(port)):
             if not process.is_running() or time.monotonic() > deadline:
                 raise Failed(f"the receiver does not listen: {process.stop().errors}")
             time.sleep(0.005)
-        peer = Listening(receiver, process, port or int(printed), folder)
-        yield peer
+        yield Listening(receiver, process, port or int(printed), folder)
     finally:
-        if peer is not None:
-            with contextlib.suppress(ChildProcessError):  # it was ended in order
-                peer.kill()
+        process.stop()
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def _counted(taken: Usage) -> Received:
-    counts = json.loads(taken.output.splitlines()[-1])
-    if counts["broken"]:
+    counts = json.loads(taken.output.splitlines()[-1]) if not taken.exit_code else None
+    if counts is None or counts["broken"]:
         raise Failed(taken.errors)
     return Received(counts["objects"], counts["bytes"], counts["first_byte"], counts["cipher"])
 

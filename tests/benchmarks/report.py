@@ -14,8 +14,8 @@ from .run import Book, Run
 
 GOALS = ("Contest", "What", "Goal", "Median", "Least to most", "Met")
 RESULTS = (
-    *("Contest", "Receiver", "Contestant", "Objects/s", "MB/s", "As fast as the first", "Least to most"),
-    *("Seconds", "CPU µs an object", "Peak MB"),
+    *("Contest", "Contestant", "Objects/s", "MB/s", "As fast as the first", "Least to most"),
+    *("Seconds", "CPU µs an object", "Peak MB", "First byte after s"),
 )
 
 
@@ -63,9 +63,9 @@ def _rows(contest: Contest, runs: Sequence[Run]) -> Iterable[tuple[str, ...]]:
     for name in names:
         mine = [run for run in runs if run.contestant == name]
         relative = ratio(runs, name, names[0])
+        start_ups = [run.start_up for run in mine if run.start_up is not None]
         yield (
-            contest.title,
-            contest.receiver.note if contest.receiver else "each contestant",
+            contest.heading if name == names[0] else "",
             name + " *" * any(run.has_other_bytes for run in mine),
             number(Spread.of([run.rate for run in mine]).median),
             number(Spread.of([run.byte_rate for run in mine]).median / 1e6),
@@ -74,6 +74,7 @@ def _rows(contest: Contest, runs: Sequence[Run]) -> Iterable[tuple[str, ...]]:
             number(Spread.of([run.seconds for run in mine]).median),
             number(measured(runs, name, Measure.CPU).median),
             number(measured(runs, name, Measure.MEMORY).median),
+            number(Spread.of(start_ups).median) if start_ups else "",
         )
 
 

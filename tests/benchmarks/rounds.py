@@ -92,7 +92,7 @@ def play(turn: Round, workshop: Workshop) -> Run:
         seconds=usage.seconds,
         cpu=usage.cpu,
         peak_memory=usage.peak_memory,
-        start_up=received.first_byte - sent.started if received.first_byte is not None else None,
+        start_up=_start_up(contestant, sent, received),
         cipher=received.cipher,
         has_other_bytes=has_other_bytes,
     )
@@ -101,6 +101,13 @@ def play(turn: Round, workshop: Workshop) -> Run:
 def _by_its_own_clock(sent: Usage) -> Usage:
     printed = json.loads(sent.output)
     return attrs.evolve(sent, seconds=printed["seconds"], cpu=printed["cpu"])
+
+
+def _start_up(contestant: Contestant, sent: Usage, received: Received) -> float | None:
+    """Of a whole process, to a receiver that can tell."""
+    if contestant.clock is Clock.OWN or received.first_byte is None:
+        return None
+    return received.first_byte - sent.started
 
 
 def _check(contestant: Contestant, folder: Folder, received: Received) -> bool:
