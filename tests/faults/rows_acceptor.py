@@ -124,8 +124,8 @@ ACCEPTOR = (
     Row(
         84,
         "A request of a service that nobody performs, or of an unknown Command Field; a response to nothing",
-        "A request is answered with 0211, whatever it is. A response: A(0, 0), or A(2, 6) if its Command Field is "
-        "unknown.",
+        "A request is answered with 0211, whatever it is. A response: A(0, 0), since its PDUs are in order; A(2, 6) if "
+        "its Command Field is unknown.",
     ),
     Row(85, "A C-CANCEL of what is not there or is done", "Not looked at."),
     Row(
