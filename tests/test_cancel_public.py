@@ -471,6 +471,8 @@ async def progress(world: World, cut: Cut) -> None:
 ELSEWHERE = {
     "CStoreSCU.send": "association/test_cancel_everywhere.py::test_send",
     "StoreDelivery.run": "association/test_cancel_everywhere.py::test_send",
+    "StoreDelivery.begin": "sender/test_sender_cancel.py::test_cancelled_anywhere",
+    "Association.begin": "association/test_cancel_everywhere.py::test_send",
     "Association.aclose": "association/test_cancel_everywhere.py::test_aclose",
     "serve_associations": "faults/test_faults_acceptor_stopping.py::test_the_server_is_cancelled_at_every_checkpoint",
     "StorageSCP.perform": "faults/test_faults_acceptor_stopping.py::test_the_server_is_cancelled_at_every_checkpoint",

@@ -9,8 +9,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 import trio_dicom
 
 PACKAGE = Path(trio_dicom.__file__).parent
@@ -34,16 +32,15 @@ def test_what_is_left_out_is_found() -> None:
     assert list(left_out("def f():\n    if x:\n        assert y\nif __debug__:\n    z()\n")) == [4, 3]
 
 
-@pytest.mark.parametrize("hash_seed", ["1", "2"])
-def test_the_seeds_of_the_fuzz_targets_under_it(hash_seed: str) -> None:
-    """Their checks are no `assert` either. `assert` is shown to be without effect."""
+def test_the_seeds_of_the_fuzz_targets_under_it() -> None:
+    """Whose checks are no `assert` either; with another hash seed than this process has."""
     code = (
         "import sys; assert not sys.flags.optimize\n"
         "from tests.fuzz.targets import TARGETS, check_of, seeds_of\n"
         "checked = [check_of(target)(data) for target in TARGETS for data in seeds_of(target).values()]\n"
         "print(sys.flags.optimize, len(checked))\n"
     )
-    environment = os.environ | {"PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(PACKAGE.parent)}
+    environment = os.environ | {"PYTHONHASHSEED": "12345", "PYTHONPATH": str(PACKAGE.parent)}
     done = subprocess.run(
         [sys.executable, "-O", "-c", code],
         cwd=PACKAGE.parent,

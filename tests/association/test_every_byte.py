@@ -222,6 +222,7 @@ def test_an_object_of_many_batches(monkeypatch: pytest.MonkeyPatch, at_the_reque
     """Nothing is taken before it is read: what is not in the last batch is not sent. Every byte around the headers."""
     monkeypatch.setattr(association_module, "POOL_BUFFER_SIZE", PIECE)
     monkeypatch.setattr(writer, "POOL_BUFFER_SIZE", PIECE)
+    monkeypatch.setattr(writer, "WRITTEN_TOGETHER", 1)
     file, settings = make_instance_file(2 * PIECE + 300), AssociationSettings(send_pdu_length=PDU_LENGTH)
     make = functools.partial(Session, file, backpressure=True, settings=settings)
     direction = SENDING if at_the_requestor else RECEIVING
