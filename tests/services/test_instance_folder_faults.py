@@ -482,14 +482,14 @@ async def test_no_thread_to_clean_up_with(tmp_path: pathlib.Path, monkeypatch: p
     folder = InstanceFolder(tmp_path, max_object_size=2 << 20)
     before = descriptors()
     arriving = instance(data_set(3 << 20))
-    real = trio.to_thread.run_sync
+    real = instance_folder.run_abandonable
 
-    async def run_sync(function: Any, *args: Any, **options: Any) -> Any:
-        if function.__name__ == "discard":
+    async def run_abandonable(function: Any, *args: Any, **options: Any) -> Any:
+        if options.get("needs_thread"):
             raise RuntimeError("can't start new thread")
         return await real(function, *args, **options)
 
-    monkeypatch.setattr(trio.to_thread, "run_sync", run_sync)
+    monkeypatch.setattr(instance_folder, "run_abandonable", run_abandonable)
     assert (await folder.store(arriving)).status == 0xC000
     assert names(tmp_path) == []
     assert descriptors() == before

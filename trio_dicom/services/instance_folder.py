@@ -266,7 +266,7 @@ async def _discard(file: ArrivingFile) -> None:
     with trio.move_on_after(_GRACE, shield=True):
         try:
             # A limiter of its own: nobody is to wait for other threads here.
-            await run_abandonable(file.discard, limiter=trio.CapacityLimiter(1))
+            await run_abandonable(file.discard, limiter=trio.CapacityLimiter(1), needs_thread=True)
         except RuntimeError:  # the system has no more threads; one that is still at work on this file will remove it
             file.discard(wait=False)
 

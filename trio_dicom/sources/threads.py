@@ -24,9 +24,16 @@ Result = TypeVar("Result")
 
 
 async def run_abandonable(
-    function: Callable[[*Args], Result], *args: *Args, limiter: trio.CapacityLimiter | None = None
+    function: Callable[[*Args], Result],
+    *args: *Args,
+    limiter: trio.CapacityLimiter | None = None,
+    needs_thread: bool = False,
 ) -> Result:
-    """`function(*args)` in a thread. When cancelled it is left to itself, so it must clean up after itself."""
+    """`function(*args)` in a thread. When cancelled it is left to itself, so it must clean up after itself.
+
+    Where the system has no further thread, it is done here: better to hold up the event loop than to fail. If it
+    `needs_thread`, for it may have to wait for another, that is a `RuntimeError`.
+    """
     if stand_still.get():
         await trio.lowlevel.checkpoint()
         return function(*args)
@@ -36,4 +43,16 @@ async def run_abandonable(
         except LookupError:
             limiter = trio.CapacityLimiter(_THREADS)
             _limiter.set(limiter)
-    return await trio.to_thread.run_sync(function, *args, abandon_on_cancel=True, limiter=limiter)
+    is_begun = False
+
+    def begin() -> Result:
+        nonlocal is_begun
+        is_begun = True
+        return function(*args)
+
+    try:
+        return await trio.to_thread.run_sync(begin, abandon_on_cancel=True, limiter=limiter)
+    except RuntimeError:
+        if is_begun or needs_thread:
+            raise
+        return function(*args)
