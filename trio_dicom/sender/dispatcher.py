@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SETTLING = 3.0  # s in which what was being sent comes to its end, when its job is cancelled
-MOST_OPEN_AHEAD = 128  # sources; what waits behind these is opened again when its turn comes
+MOST_OPEN_AHEAD = 192  # sources; more wait only while a lane finds none of its kinds, and are opened again
 
 
 @attrs.frozen(kw_only=True)
