@@ -11,9 +11,11 @@ from trio_dicom import (
     AssociationRejected,
     AssociationSettings,
     AssociationTimeout,
+    ConnectFailed,
     ConnectionLost,
     NoAcceptedContexts,
     PresentationContext,
+    Retry,
     Timeouts,
     TrioDicomError,
     UnrecognisedPDU,
@@ -177,3 +179,19 @@ async def test_the_answer_counts_even_when_it_drips(autojump_clock: trio.testing
         async with scripted_link(script, settings=AssociationSettings(timeouts=Timeouts(association=20))):
             raise AssertionError("there is no association")
     assert trio.current_time() < 25
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError(104, "Connection reset by peer"), trio.BrokenResourceError()])
+async def test_a_tunnel_that_breaks(error: Exception) -> None:
+    """Made of sockets, or of trio's streams."""
+
+    async def connect() -> trio.abc.Stream:
+        await trio.lowlevel.checkpoint()
+        raise error
+
+    with pytest.raises(ConnectFailed, match="Connection reset by peer") as caught:
+        async with open_association("PACS@behind-it:104", [VERIFICATION], connect=connect):
+            pytest.fail("there is no association")
+    assert caught.value.errno == 104
+    assert caught.value.retry is Retry.LATER
+    assert caught.value.__cause__ is error

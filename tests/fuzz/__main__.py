@@ -74,7 +74,7 @@ async def _run_all(
 
 
 async def _run_one(target: str, arguments: argparse.Namespace, scratch: Path) -> list[Path | None]:
-    corpus = (arguments.corpus or scratch) / target
+    corpus = (arguments.corpus or scratch).resolve() / target
     temporary = scratch / "tmp"  # libFuzzer ends a process without tidying up
     for folder in (corpus, temporary):
         folder.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from random import Random
 
@@ -70,3 +72,11 @@ def test_a_finding_is_made_smaller() -> None:
     assert minimised(check, b"12345678ab12345678z") == b"abz"
     with pytest.raises(ValueError, match="no finding"):
         minimised(check, b"")
+
+
+@pytest.mark.parametrize(("arguments", "code"), [(["--help"], 0), (["nothing"], 2), (["--replay", "there"], 2)])
+def test_the_command(arguments: list[str], code: int) -> None:
+    command = [sys.executable, "-m", "tests.fuzz", *arguments]
+    done = subprocess.run(command, cwd=SEEDS.parents[2], capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
+    assert "usage: python -m tests.fuzz" in done.stdout + done.stderr

@@ -261,13 +261,20 @@ Connect = Callable[[], Awaitable[trio.abc.Stream]]
 
 
 async def dial_by(connect: Connect, peer: Peer, timeouts: Timeouts) -> trio.abc.Stream:
-    """The connected stream that `connect` gives. Raises `ConnectFailed` for its `OSError`, or `AssociationTimeout`."""
+    """The connected stream that `connect` gives.
+
+    Raises `ConnectFailed` for its `OSError` or, of a stream that it goes through, `trio.BrokenResourceError`; or
+    `AssociationTimeout`.
+    """
     stream: trio.abc.Stream | None = None
     with trio.move_on_after(timeouts.connect):
         try:
             stream = await connect()
         except OSError as error:
             raise ConnectFailed(str(peer), (("", error),)) from error
+        except trio.BrokenResourceError as error:
+            reset = OSError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
+            raise ConnectFailed(str(peer), (("", reset),)) from error
     if stream is None:
         raise AssociationTimeout(f"connecting to {peer}", timeouts.connect)
     return stream
