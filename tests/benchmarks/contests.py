@@ -11,7 +11,7 @@ from .goals import AtLeast, AtMost, Goal, Measure
 from .receivers import Receiver, Storing
 
 CT, TINY, BIG = 1000, 2000, 1024  # objects; of big, MiB of the one
-QUICK = {"ct": 40, "tiny": 200, "big": 32}
+FEW = {"ct": 40, "tiny": 200, "big": 32}
 DELAYED = 20  # objects, where each waits for 40 ms
 MANY_TIMES = 50  # the tiny ones, for 100,000
 
@@ -63,8 +63,12 @@ class Contest:
 STORESCP = ("{storescp}", "--ignore", "{port}")
 NO_NAGLE = {"TCP_NODELAY": "1"}
 SINK_TLS = Receiver(("{sink}", "-t", "{certificate}"), Storing.COUNTED, note="sink, 16 KiB PDUs, TLS 1.3, no Nagle")
-STORESCP_AS_INSTALLED = Receiver(STORESCP, Storing.THROWN_AWAY, note="storescp --ignore as installed, Nagle on")
-STORESCP_NO_NAGLE = Receiver(STORESCP, Storing.THROWN_AWAY, NO_NAGLE, note="storescp --ignore, TCP_NODELAY=1")
+STORESCP_AS_INSTALLED = Receiver(
+    STORESCP, Storing.THROWN_AWAY, note="storescp as installed (Nagle on), which throws away"
+)
+STORESCP_NO_NAGLE = Receiver(
+    STORESCP, Storing.THROWN_AWAY, NO_NAGLE, note="storescp with TCP_NODELAY=1, which throws away"
+)
 LIMITS = {"16k": (16384, "16 KiB"), "128k": (131072, "128 KiB"), "0": (0, "no limit on")}
 
 
@@ -124,9 +128,9 @@ RECEIVE = ("{python}", "-m", "trio_dicom", "receive", "--quiet", "--port", "{por
 STORE = ("{storescp}", "-pdu", "131072", "-od", "{received}", "{port}")
 RECEIVERS = (
     Contestant("trio-dicom receive", RECEIVE),
-    Contestant("trio-dicom receive --no-fsync", (*RECEIVE, "--no-fsync")),
+    Contestant("trio-dicom receive, no fsync", (*RECEIVE, "--no-fsync")),
     Contestant("storescp, TCP_NODELAY=1", STORE, variables=NO_NAGLE),
-    Contestant("storescp +B, TCP_NODELAY=1", (STORE[0], "+B", *STORE[1:]), variables=NO_NAGLE),
+    Contestant("storescp with +B, TCP_NODELAY=1", (STORE[0], "+B", *STORE[1:]), variables=NO_NAGLE),
 )
 
 

@@ -54,11 +54,13 @@ def draw(folder: Path, contests: Sequence[Contest], runs: Sequence[Run]) -> None
 
     panels = {kind: _beside_c(kind, contests, runs) for kind in KINDS}
     figure = Figure(figsize=(9, 8), layout="constrained")
+    figure.suptitle("Sent from within a process, beside plain C", x=0.01, ha="left")
     _in_process(figure, {kind: bars for kind, bars in panels.items() if bars})
     _save(figure, folder / "in-process.png")
 
     by_name = {contest.name: contest for contest in contests if counted(runs, contest)}
     figure = Figure(figsize=(9, 8), layout="constrained")
+    figure.suptitle("Whole processes, with their start", x=0.01, ha="left")
     _processes(figure, [by_name[name] for name in PROCESSES if name in by_name], runs)
     _save(figure, folder / "processes.png")
 
@@ -89,10 +91,10 @@ def _in_process(figure: Any, panels: dict[str, list[Bar]]) -> None:
     all_axes = figure.subplots(len(panels), squeeze=False, sharex=True, height_ratios=[*rows.values()])[:, 0]
     for axes, (kind, bars) in zip(all_axes, panels.items(), strict=True):
         for bar in bars:
-            bar.draw(axes, 0.25)
+            bar.draw(axes, 0.26)
         axes.axvline(1, color="black", linewidth=0.8, linestyle="--")
         axes.set_title(KINDS[kind], loc="left", fontsize=10)
-        _label(axes, FORMS[: rows[kind]])
+        _label(axes, FORMS[: rows[kind]], rows[kind])
     all_axes[-1].set_xlabel("as fast as plain C, one object at a time (times; the dashed line is C)")
     first_of_each = {text: handle for handle, text in zip(*all_axes[0].get_legend_handles_labels(), strict=True)}
     titles = [f"{LIMITS[limit][1]} PDUs" for limit in first_of_each]
@@ -102,11 +104,12 @@ def _in_process(figure: Any, panels: dict[str, list[Bar]]) -> None:
 def _processes(figure: Any, contests: Sequence[Contest], runs: Sequence[Run]) -> None:
     if not contests:
         return
-    count = (len(contests) + 1) // 2
-    all_axes = [*figure.subplots(count, 2, squeeze=False).flat]
+    pairs = [contests[at : at + 2] for at in range(0, len(contests), 2)]
+    rows = [max(len(contest.contestants) for contest in pair) for pair in pairs]
+    all_axes = [*figure.subplots(len(pairs), 2, squeeze=False, height_ratios=rows).flat]
     for axes in all_axes[len(contests) :]:
         axes.remove()
-    for axes, contest in zip(all_axes, contests, strict=False):
+    for at_all, (axes, contest) in enumerate(zip(all_axes, contests, strict=False)):
         mine = counted(runs, contest)
         present = {run.contestant for run in mine}
         names = [each.name for each in contest.contestants if each.name in present]
@@ -115,12 +118,13 @@ def _processes(figure: Any, contests: Sequence[Contest], runs: Sequence[Run]) ->
             Bar(at, rates, OURS if name.startswith("trio-dicom") else OTHERS).draw(axes, 0.7)
         axes.set_title(PROCESSES[contest.name], loc="left", fontsize=10)
         axes.set_xlabel("objects a second", fontsize=9)
-        _label(axes, names)
+        _label(axes, names, rows[at_all // 2])
 
 
-def _label(axes: Any, names: Sequence[str]) -> None:
+def _label(axes: Any, names: Sequence[str], rows: int) -> None:
+    """The names, downwards, where there is room for `rows` of them."""
     axes.set_yticks(range(len(names)), names)
-    axes.invert_yaxis()
+    axes.set_ylim(rows - 0.5, -0.5)
     axes.set_xlim(left=0)
     axes.margins(x=0.12)
     axes.tick_params(labelsize=8)

@@ -24,6 +24,7 @@ def main(port: int, folder: Path) -> None:
     paths = sorted(folder.iterdir())
     heads = [read_file_meta_info(path) for path in paths]
     ae = AE("PYNETDICOM")
+    ae.dimse_timeout = 5  # now and then it waits in vain for an answer that has come: such a run is made again
     for sop_class, transfer_syntax in sorted({(h.MediaStorageSOPClassUID, h.TransferSyntaxUID) for h in heads}):
         ae.add_requested_context(sop_class, transfer_syntax)
     association = ae.associate("127.0.0.1", port, max_pdu=0, evt_handlers=[(evt.EVT_CONN_OPEN, without_nagle)])
@@ -31,7 +32,7 @@ def main(port: int, folder: Path) -> None:
         raise SystemExit("no association")
     for path in paths:
         if association.send_c_store(path).get("Status") != 0:
-            raise SystemExit(f"{path} was not stored")
+            raise SystemExit(f"{path.name} was not stored")
     association.release()
 
 

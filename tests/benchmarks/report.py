@@ -39,8 +39,9 @@ def counted(runs: Iterable[Run], contest: Contest) -> list[Run]:
     return [run for run in runs if run.contest == contest.name and run.number]
 
 
-def goals_table(contests: Iterable[Contest], runs: Sequence[Run]) -> Table:
+def goals_table(contests: Iterable[Contest], book: Book) -> Table:
     rows = []
+    runs = book.runs
     for contest in contests:
         mine = counted(runs, contest)
         names = {run.contestant for run in mine}
@@ -48,7 +49,7 @@ def goals_table(contests: Iterable[Contest], runs: Sequence[Run]) -> Table:
             if not names.issuperset(goal.contestants):
                 continue
             result = goal.result(mine)
-            met = "yes" if result.is_met else "no"
+            met = "not measured" if book.is_quick else "yes" if result.is_met else "no"
             median, span = number(result.spread.median), _span(result.spread)
             rows.append((contest.title, result.what, result.bound, median, span, met))
     return Table(GOALS, rows)
@@ -93,7 +94,7 @@ def markdown(book: Book, contests: Sequence[Contest]) -> str:
     facts = "".join(f"- {name}: {value}\n" for name, value in book.machine.items())
     failures = "".join(f"- {each}\n" for each in book.failures)
     parts = {
-        "Goals": goals_table(contests, book.runs).as_markdown(),
+        "Goals": goals_table(contests, book).as_markdown(),
         "All that was measured": results_table(contests, book.runs).as_markdown()
         + "\n\\* encodes the objects anew: they arrive with other bytes than the files have.\n",
         "Runs that failed, and were made again": failures,
@@ -103,6 +104,6 @@ def markdown(book: Book, contests: Sequence[Contest]) -> str:
 
 def write(folder: Path, contests: Sequence[Contest], book: Book) -> None:
     (folder / "results.md").write_text(markdown(book, contests), encoding="utf-8")
-    goals_table(contests, book.runs).write_csv(folder / "goals.csv")
+    goals_table(contests, book).write_csv(folder / "goals.csv")
     results_table(contests, book.runs).write_csv(folder / "results.csv")
-    Table(("", ""), [*book.machine.items()]).write_csv(folder / "machine.csv")
+    Table(("What", "Which"), [*book.machine.items()]).write_csv(folder / "machine.csv")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import attrs
 
-from .contests import QUICK, Clock, Contest, Contestant
+from .contests import FEW, Clock, Contest, Contestant
 from .processes import Failed, Process, Usage
 from .receivers import Received, Receiver, Storing, listening
 from .run import Run
@@ -29,7 +29,7 @@ class Round:
 
 def quicker(contest: Contest) -> Contest:
     """The same with few objects."""
-    few = QUICK[contest.kind]
+    few = FEW[contest.kind]
     contestants = tuple(
         attrs.evolve(each, objects=each.objects and min(each.objects, few)) for each in contest.contestants
     )
@@ -74,9 +74,9 @@ def play(turn: Round, workshop: Workshop) -> Run:
     with listening(receiver, workshop.words, workshop.received) as peer:
         words = {**workshop.words, "port": peer.port, "folder": folder.path}
         sent = Process([word.format_map(words) for word in command], variables).wait(LONGEST)
+        if sent.exit_code:
+            raise Failed(f"exit code {sent.exit_code}: {_last_line(sent.errors)}")
         receiver_took, received = peer.end()
-    if sent.exit_code:
-        raise Failed(f"exit code {sent.exit_code}: {_last_line(sent.errors)}")
     if receives:
         seconds = json.loads(sent.output)["since_connecting"]
         usage = attrs.evolve(receiver_took, seconds=seconds)

@@ -50,7 +50,7 @@ struct association {
     uint8_t command[COMMAND_ROOM];
     unsigned command_length;
     int context;                                         /* of the message that is coming in; 0 between messages */
-    int expects_data_set;
+    int expects_data_set, has_carried;                   /* has_carried: a message has begun */
     uint64_t data_set;                                   /* bytes of it so far */
     char sop_class[65], sop_instance[65];
     unsigned field, message_id;
@@ -389,6 +389,7 @@ static void p_data(struct association *a, uint32_t length) {
         if (a->context && a->context != (int)context) broken(a, "a message in two contexts");
         if ((control & COMMAND) == (unsigned)a->expects_data_set) broken(a, "a fragment out of its turn");
         a->context = context;
+        a->has_carried = 1;
         length -= 4 + size;
         size -= 2;
         if (control & COMMAND) {
@@ -413,7 +414,8 @@ static void *serve(void *argument) {
         if (SSL_accept(a->ssl) != 1) broken(a, "the TLS handshake");
     }
     const uint8_t *header;
-    for (int is_open = 0; (header = take(a, 6));) {
+    int is_open = 0;
+    while ((header = take(a, 6))) {
         unsigned type = header[0];
         uint32_t length = big32(header + 2);
         if (type == 1 && !is_open) {
@@ -432,10 +434,13 @@ static void *serve(void *argument) {
             put(a, released, sizeof released);
             take(a, 1);                                  /* the peer closes */
             leave(a);
+        } else if (type == 7 && is_open && !a->has_carried) {
+            leave(a);                                    /* it was not needed in the end */
         } else {
             broken(a, type == 7 ? "it aborted" : "a PDU out of its turn");
         }
     }
+    if (!is_open) leave(a);                              /* nor was this connection */
     broken(a, "the stream ends without a release");
 }
 

@@ -147,43 +147,50 @@ def pdu(kind: int, value: bytes) -> bytes:
 
 
 def association_request() -> bytes:
-    context = bytes((CONTEXT, 0, 0, 0)) + item(0x30, SOP_CLASS.rstrip(b"\0")) + item(0x40, b"1.2.840.10008.1.2.1")
+    syntaxes = item(0x30, SOP_CLASS.rstrip(b"\0")) + item(0x40, b"1.2.840.10008.1.2.1")
+    contexts = b"".join(item(0x20, bytes((number, 0, 0, 0)) + syntaxes) for number in (CONTEXT, 5))
     user = item(0x51, struct.pack(">I", 16384)) + item(0x52, b"1.2.3")
     fixed = struct.pack(">HH16s16s32x", 1, 0, b"ANY-SCP".ljust(16), b"TEST".ljust(16))
-    return pdu(1, fixed + item(0x10, b"1.2.840.10008.3.1.1.1") + item(0x20, context) + item(0x50, user))
+    return pdu(1, fixed + item(0x10, b"1.2.840.10008.3.1.1.1") + contexts + item(0x50, user))
 
 
 def fragment(control: int, data: bytes, context: int = CONTEXT) -> bytes:
     return pdu(4, struct.pack(">IBB", len(data) + 2, context, control) + data)
 
 
-def request(group_length_error: int = 0, data_set_type: int = 1, instance: bytes = INSTANCE) -> bytes:
+def request(
+    group_length_error: int = 0, data_set_type: int = 1, instance: bytes = INSTANCE, left_out: int | None = None
+) -> bytes:
     def element(number: int, value: bytes) -> bytes:
         return struct.pack("<HHI", 0, number, len(value)) + value
 
     numbers = {0x0100: 1, 0x0110: 7, 0x0700: 0, 0x0800: data_set_type}
     body = element(0x0002, SOP_CLASS)
-    body += b"".join(element(number, struct.pack("<H", value)) for number, value in numbers.items())
+    body += b"".join(
+        element(number, struct.pack("<H", value)) for number, value in numbers.items() if number != left_out
+    )
     body += element(0x1000, instance)
     return element(0x0000, struct.pack("<I", len(body) + group_length_error)) + body
 
 
 RELEASE = pdu(5, bytes(4))
 DATA = bytes(100)
-BROKEN = {
-    "a group length that is wrong": fragment(3, request(group_length_error=2)),
-    "a request without its data set": fragment(3, request(data_set_type=0x0101)),
-    "an instance UID that is none": fragment(3, request(instance=b"1.2.x\0")),
-    "a data set before its request": fragment(2, DATA),
-    "a second request in a data set": fragment(3, request()) + fragment(0, DATA) + fragment(3, request()),
-    "a data set of odd length": fragment(3, request()) + fragment(2, DATA[:99]),
-    "a context that was not accepted": fragment(3, request(), context=3),
-    "a PDU above the maximum": fragment(3, request()) + fragment(2, bytes(16384)),
-    "a PDV longer than its PDU": pdu(4, struct.pack(">IBB", 1000, CONTEXT, 3) + bytes(50)),
+BROKEN = {  # by what the sink says of it
+    "the group length of a command set": fragment(3, request(group_length_error=2)),
+    "neither a C-STORE-RQ with a data set": fragment(3, request(data_set_type=0x0101)),
+    "a UID in a command set": fragment(3, request(instance=b"1.2.x\0")),
+    "a command set without what it must have": fragment(3, request(left_out=0x0110)),
+    "a fragment out of its turn": fragment(3, request()) + fragment(0, DATA) + fragment(3, request()),
+    "a data set of no or of odd length": fragment(3, request()) + fragment(2, DATA[:99]),
+    "the message control header or the context": fragment(3, request(), context=3),
+    "a message in two contexts": fragment(3, request()) + fragment(2, DATA, context=5),
+    "a PDU above the maximum length": fragment(3, request()) + fragment(2, bytes(16384)),
+    "a PDV is longer than its PDU": pdu(4, struct.pack(">IBB", 1000, CONTEXT, 3) + bytes(50)),
     "a release in the middle": fragment(3, request()) + RELEASE,
-    "no release": fragment(3, request()) + fragment(2, DATA),
-    "a second association": association_request(),
-    "a PDU that there is not": pdu(9, bytes(4)),
+    "the stream ends without a release": fragment(3, request()) + fragment(2, DATA),
+    "the stream ends in a data set": fragment(3, request()) + fragment(2, DATA)[:-1],
+    "a PDU out of its turn": association_request(),
+    "it aborted": fragment(3, request()) + fragment(2, DATA) + pdu(7, bytes(4)),
 }
 
 
@@ -216,8 +223,13 @@ def test_the_sink_takes_a_whole_conversation(workshop: Workshop) -> None:
     assert answer.endswith(pdu(6, bytes(4)))
 
 
-@pytest.mark.parametrize("case", BROKEN)
-def test_the_sink_aborts_who_breaks_the_protocol(workshop: Workshop, case: str) -> None:
-    _, failure, _ = converse(workshop, BROKEN[case])
+def test_the_sink_does_not_mind_an_association_that_was_not_needed(workshop: Workshop) -> None:
+    _, failure, objects = converse(workshop, pdu(7, bytes(4)))
+    assert (failure, objects) == (None, 0)
+
+
+@pytest.mark.parametrize("reason", BROKEN)
+def test_the_sink_aborts_who_breaks_the_protocol(workshop: Workshop, reason: str) -> None:
+    _, failure, _ = converse(workshop, BROKEN[reason])
     assert failure is not None
-    assert "the peer broke the protocol" in str(failure)
+    assert f"the peer broke the protocol: {reason}" in str(failure)

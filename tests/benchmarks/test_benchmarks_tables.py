@@ -12,10 +12,10 @@ import attrs
 import pytest
 
 from benchmarks import report
-from benchmarks.contests import CONTESTS, QUICK, SINK_TLS, Contest, Contestant, sink
+from benchmarks.contests import CONTESTS, FEW, SINK_TLS, Contest, Contestant, sink
 from benchmarks.goals import AtLeast, AtMost, Measure, Spread, measured, ratio
 from benchmarks.rounds import present, quicker, rounds
-from benchmarks.run import Book, Run
+from benchmarks.run import QUICK, Book, Run
 from benchmarks.workshop import Workshop
 
 ROOT = Path(__file__).parents[2]
@@ -98,7 +98,7 @@ def test_numbers_have_the_digits_that_count(value: float, text: str) -> None:
 def test_the_tables() -> None:
     contest = race(AtLeast(2, "hare", "tortoise"), AtMost(40, Measure.MEMORY, "hare"))
     runs = [run("hare", 0.001, 0), run("hare", 1.0), run("hare", 3.0, 2), run("tortoise", 4.0), run("tortoise", 4.0, 2)]
-    goals = report.goals_table([contest], runs)
+    goals = report.goals_table([contest], Book({}, runs))
     assert goals.rows == [
         ("A race", "hare as fast as tortoise", "at least 2 times", "2.67", "1.33 to 4.00", "yes"),
         ("A race", "hare: MB at most", "at most 40", "50.00", "50.00 to 50.00", "no"),
@@ -112,7 +112,13 @@ def test_the_tables() -> None:
 def test_who_encodes_anew_is_marked_and_who_is_missing_has_no_row() -> None:
     rows = report.results_table([race(AtLeast(2, "hare", "tortoise"))], [run("hare", 1.0, has_other_bytes=True)]).rows
     assert [row[1] for row in rows] == ["hare *"]
-    assert report.goals_table([race(AtLeast(2, "hare", "tortoise"))], [run("hare", 1.0)]).rows == []
+    assert report.goals_table([race(AtLeast(2, "hare", "tortoise"))], Book({}, [run("hare", 1.0)])).rows == []
+
+
+def test_a_quick_run_meets_no_goal_and_misses_none() -> None:
+    runs = [run("hare", 1.0), run("tortoise", 4.0)]
+    goals = report.goals_table([race(AtLeast(2, "hare", "tortoise"))], Book({QUICK: ""}, runs))
+    assert goals.rows[0][-1] == "not measured"
 
 
 def test_a_table_as_markdown_and_as_csv(tmp_path: Path) -> None:
@@ -149,7 +155,7 @@ def test_the_goals_of_a_contest_are_about_its_contestants(name: str) -> None:
     names = [each.name for each in contest.contestants]
     assert len(names) == len({*names})
     assert all({*goal.contestants} <= {*names} for goal in contest.goals)
-    assert quicker(contest).count <= QUICK[contest.kind]
+    assert quicker(contest).count <= FEW[contest.kind]
 
 
 def test_no_contest_has_the_name_of_another() -> None:
@@ -183,3 +189,19 @@ def test_the_help_names_each_contest_and_the_readme_the_command() -> None:
 def test_the_programs_compile_without_a_warning(name: str, tmp_path: Path) -> None:
     options = ["-O2", "-Wall", "-Wextra", "-Werror", "-pthread", "-fsyntax-only"]
     subprocess.run(["cc", *options, Path(__file__).with_name(f"{name}.c")], check=True)
+
+
+def test_the_plots_are_drawn_of_what_there_is(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    from benchmarks import plot
+
+    plot.draw(tmp_path, CONTESTS, [])
+    assert [*tmp_path.iterdir()] == []
+    runs = [
+        run(each.name, 1.0, contest=contest.name)
+        for contest in CONTESTS
+        for each in contest.contestants
+        if contest.name in ("in-process-ct-16k", "in-process-big-0", "process-ct", "receive-ct", "process-ct-tls")
+    ]
+    plot.draw(tmp_path, CONTESTS, runs)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in-process.png", "processes.png"]

@@ -244,7 +244,6 @@ static size_t send_object(const struct object *object, unsigned message_id) {
         if (at < end && count < 2 * PDUS) continue;
         write_all(parts, count);
         count = 0;
-        if (at < end) parts[count++] = (struct iovec) { request, 0 };  /* so that headers keep their places */
     }
     munmap(map, status.st_size);
     return status.st_size - object->data_set;
