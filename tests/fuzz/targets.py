@@ -20,5 +20,5 @@ def check_of(target: str) -> Check:
 
 
 def seeds_of(target: str) -> dict[str, bytes]:
-    """By name. Those named `found-...` were findings once."""
+    """By name. `found-...` were findings once; `learnt-...` are those of long runs that come where no other does."""
     return {path.name: path.read_bytes() for path in sorted((SEEDS / target).iterdir())}

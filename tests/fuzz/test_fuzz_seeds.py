@@ -12,8 +12,9 @@ import pytest
 from fuzz.minimise import minimised, outcome_of
 from fuzz.targets import SEEDS, TARGETS, check_of, seeds_of
 
-MUTATIONS = {"pdu": 100, "command_set": 600, "archive": 80}  # of each seed, where it is quick
-FEW = 40  # of one of another target
+MUTATIONS = {"pdu": 100, "command_set": 600, "archive": 60}  # of each seed, where it is quick
+FEW = 30  # of one of another target
+LEARNT = 2  # of one that a long run has come upon
 MOST_BYTES = 200_000  # of all seeds
 NUMBERS = (b"\0", b"\xff", b"\x7f", b"\0\0\0\0", b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff")
 CASES = [(target, name) for target in TARGETS for name in seeds_of(target)]
@@ -49,7 +50,7 @@ def mutations(seed: bytes, others: list[bytes], count: int, chance: Random) -> I
 def test_seeds_and_mutations_of_them(target: str, name: str) -> None:
     check, seeds = check_of(target), seeds_of(target)
     check(seeds[name])
-    count = MUTATIONS.get(target, FEW)
+    count = LEARNT if name.startswith("learnt-") else MUTATIONS.get(target, FEW)
     for data in mutations(seeds[name], list(seeds.values()), count, Random(f"{target} {name}")):
         try:
             check(data)
