@@ -23,6 +23,7 @@ SAMPLES: list[tuple[errors.TrioDicomError, str]] = [
     ),
     (errors.ConnectFailed("A@h:1"), "cannot connect to A@h:1 (no address)"),
     (errors.TLSError("A@h:1", "hm"), "TLS handshake with A@h:1 failed: hm"),
+    (errors.TLSFileError("key", "a\nb.pem", "it is not there"), "key a\\nb.pem: it is not there"),
     (errors.TLSVerifyError("A@h:1", "expired"), "TLS handshake with A@h:1 failed: expired"),
     (errors.AssociationError("x"), "x"),
     (errors.AssociationTimeout("connecting", 10.0), "connecting took longer than 10 s"),

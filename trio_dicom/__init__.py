@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         Retry,
         StatusError,
         TLSError,
+        TLSFileError,
         TLSVerifyError,
         TrioDicomError,
         UnexpectedMessageID,
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
     from .settings import AssociationSettings, Limits, Role, Timeouts, UserIdentity, UserIdentityType
     from .sources.contexts import contexts_for
     from .sources.pixels import ArrayPixelSource, PixelSource
+    from .tls import TLSProfile
 
 _HOMES = {
     ".association.acceptor": ("AssociationServer", "serve_associations", "wrap_server_stream"),
@@ -96,6 +98,7 @@ _HOMES = {
         "Retry",
         "StatusError",
         "TLSError",
+        "TLSFileError",
         "TLSVerifyError",
         "TrioDicomError",
         "UnexpectedMessageID",
@@ -121,6 +124,7 @@ _HOMES = {
     ".settings": ("AssociationSettings", "Limits", "Role", "Timeouts", "UserIdentity", "UserIdentityType"),
     ".sources.contexts": ("contexts_for",),
     ".sources.pixels": ("ArrayPixelSource", "PixelSource"),
+    ".tls": ("TLSProfile",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -181,6 +185,8 @@ __all__ = [
     "StoreReply",
     "StoredInstance",
     "TLSError",
+    "TLSFileError",
+    "TLSProfile",
     "TLSVerifyError",
     "Timeouts",
     "TransferProgress",

@@ -90,6 +90,19 @@ class TLSVerifyError(TLSError):
     """The peer's certificate is not trusted, has expired, or is another host's."""
 
 
+@attrs.define(eq=False, slots=False)
+class TLSFileError(TrioDicomError):
+    """A file for TLS cannot be used. `role` is "certificate", "key", "ca" or "crl"; nobody was connected to."""
+
+    role: str
+    path: str
+    reason: str
+    retry = Retry.AFTER_CONFIG
+
+    def __str__(self) -> str:
+        return f"{self.role} {printable(self.path, 400)}: {self.reason}"
+
+
 # --- an association and what ends it --------------------------------------------------------------------------------
 
 

@@ -14,7 +14,10 @@ import pytest
 
 from cli.command_line import CommandLine
 from cli.conftest import Receiver, serving
+from cli.receiving import receiving
+from support.certificates import authority, certify, revocation_list
 from trio_dicom.testing import ScriptedPeer, make_instance_file
+from trio_dicom.tls import server_context
 
 Scripted = Callable[..., str]
 
@@ -130,9 +133,9 @@ def test_files_that_are_no_pem(
     [
         ({"ca": "server key"}, "--ca {ca}: there is no certificate in it"),
         ({"cert": "server key"}, "--cert {cert}: there is no certificate in it"),
-        ({"cert": "ca"}, "--cert {cert}: there is no private key in it that can be used: --key"),
+        ({"cert": "ca"}, "--cert {cert}: there is no private key in it that can be used, in PEM: --key"),
         ({"cert": "server", "key": "ca"}, "--key {key}: there is no private key in it that can be used, in PEM"),
-        ({"cert": "server", "key": "client key"}, "--key {key}: it is not the private key of --cert {cert}"),
+        ({"cert": "server", "key": "client key"}, "--key {key}: it is not the private key of the certificate"),
         ({"cert": "server", "key": "/missing.pem"}, "--key {key}: No such file or directory"),
     ],
     ids=str,
@@ -149,3 +152,139 @@ def test_which_file_cannot_be_used(
         ended = command_line("receive", "--output", "/missing/folder", "--tls", *options)
         assert ended.code == 2
         assert ended.err.startswith(f"trio-dicom: the TLS files cannot be used: {text.format(**paths)}")
+
+
+# --- what else may be asked for ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """PEM files by name; "encrypted" has the key of "client", and the password is in "password"."""
+    folder = tmp_path_factory.mktemp("own")
+    ours = authority()
+    client = certify(["ct1.example"], ours)
+    contents = {
+        "ca": ours.pem,
+        "server": certify(["archive.example"], ours).both,
+        "client": client.pem,
+        "encrypted": client.key_pem(b"pass phrase"),
+        "password": b"pass phrase\n",
+        "fingerprint": client.fingerprint.encode(),
+        "revoked": revocation_list(ours, client),
+        "self-signed": SELF.both,
+    }
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    return folder.joinpath
+
+
+SELF = certify(["device.example"])
+
+
+def serving_with(own: Callable[[str], Path], name: str, tmp_path: Path) -> contextlib.AbstractContextManager[str]:
+    return serving(Receiver(tmp_path / "received").serve_stream, server_context(own(name)))
+
+
+def test_a_certificate_that_is_pinned(
+    command_line: CommandLine, own: Callable[[str], Path], file: Path, tmp_path: Path
+) -> None:
+    with serving_with(own, "self-signed", tmp_path) as address:
+        assert command_line("echo", address, "--tls").code == 69
+        assert command_line("echo", address, "--tls", "--pin", SELF.fingerprint).code == 0
+        assert command_line.send(address, file, "--tls", "--pin", "0" * 64, "--pin", SELF.fingerprint)[0].code == 0
+        ended = command_line("echo", address, "--tls", "--pin", "0" * 64)
+        assert ended.code == 69
+        assert f"none of those that are pinned: SHA-256 {SELF.fingerprint}" in ended.err
+
+
+def test_a_certificate_with_another_name(
+    command_line: CommandLine, own: Callable[[str], Path], file: Path, tmp_path: Path
+) -> None:
+    options = ("--tls", "--ca", own("ca"))
+    with serving_with(own, "server", tmp_path) as address:
+        assert command_line("echo", address, *options).code == 69
+        for command in (("echo", address), ("send", address, file)):
+            assert command_line(*command, *options, "--server-name", "archive.example").code == 0
+            assert command_line(*command, *options, "--server-name", "other.example").code == 69
+
+
+def test_no_verification_is_dangerous(
+    command_line: CommandLine, own: Callable[[str], Path], file: Path, tmp_path: Path
+) -> None:
+    with serving_with(own, "self-signed", tmp_path) as address:
+        for command in (("echo", address), ("send", address, file)):
+            ended = command_line(*command, "--tls", "--dangerous-no-verification")
+            assert ended.code == 0
+            assert "the certificate of a TLS peer is not verified" in ended.err
+
+
+def test_a_receiver_that_knows_who_calls(
+    command_line: CommandLine, own: Callable[[str], Path], file: Path, tmp_path: Path
+) -> None:
+    receiving_tls = ("--tls", "--cert", own("server"), "--ca", own("ca"))
+    certified = ("--certified", "ct1.example=CT1", "--certified", f"{own('fingerprint').read_text()}=CT2")
+    tls = ("--tls", "--ca", own("ca"), "--server-name", "archive.example", "--cert", own("client"))
+    tls += ("--key", own("encrypted"), "--key-password-file", own("password"))
+    with receiving(tmp_path / "in", *receiving_tls, *certified) as receiver:
+        for title, code in (("CT1", 0), ("CT2", 0), ("CT3", 69)):
+            assert command_line("echo", receiver.address, "--calling", title, *tls).code == code, title
+    with receiving(tmp_path / "in", *receiving_tls, "--crl", own("revoked")) as receiver:
+        assert command_line("echo", receiver.address, *tls).code in (69, 75)
+
+
+def test_the_password_of_a_key(
+    command_line: CommandLine, own: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    command = ("echo", "A@127.0.0.1:1", "--tls", "--cert", own("client"), "--key", own("encrypted"))
+    ended = command_line(*command)
+    assert ended.code == 2
+    assert (
+        f"--key {own('encrypted')}: the private key in it is encrypted, and no password is given: --key-" in ended.err
+    )
+    ended = command_line(*command, "--key-password-file", own("ca"))
+    assert "the password of the private key in it is not the one that is given" in ended.err
+    ended = command_line(*command, "--key-password-file", tmp_path / "none")
+    assert (ended.code, ended.err) == (
+        2,
+        f"trio-dicom: the secret cannot be read: No such file or directory: {tmp_path / 'none'}\n",
+    )
+    monkeypatch.setenv("TRIO_DICOM_KEY_PASSWORD", "pass phrase")
+    assert command_line(*command).code == 75  # nobody is there
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (("--pin", "00"), "not a SHA-256 fingerprint, which has 64 hexadecimal digits"),
+        (("--pin", "0" * 64), "--pin needs --tls"),
+        (("--server-name", "x"), "--server-name needs --tls"),
+        (("--dangerous-no-verification",), "--dangerous-no-verification needs --tls"),
+        (("--tls", "--key", "x"), "--key needs --cert"),
+        (
+            ("--tls", "--dangerous-no-verification", "--pin", "0" * 64),
+            "these TLS options do not go together: dangerous_disable_verification leaves nothing to do",
+        ),
+        (("--tls", "--tls-profile", "old"), "--tls-profile"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, tuple) else "",
+)
+def test_options_that_do_not_go_together(command_line: CommandLine, options: tuple[str, ...], text: str) -> None:
+    ended = command_line("echo", "A@127.0.0.1:1", *options)
+    assert ended.code == 2
+    assert text in " ".join(ended.err.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (("--certified", "x=CT1"), "--certified needs --tls"),
+        (("--tls", "--cert", "x", "--certified", "x=CT1"), "--certified needs --ca"),
+        (("--certified", "CT1"), "CT1 is not NAME=AET."),
+        (("--certified", "x=a title that is too long"), "AE title"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, tuple) else "",
+)
+def test_options_of_a_receiver(command_line: CommandLine, options: tuple[str, ...], text: str) -> None:
+    ended = command_line("receive", "--output", "/missing/folder", *options)
+    assert ended.code == 2
+    assert text in " ".join(ended.err.replace("│", " ").split())

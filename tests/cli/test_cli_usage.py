@@ -76,7 +76,7 @@ def test_version(command_line: CommandLine) -> None:
         (("echo", "PACS@host:104", "--timeout", "0"), "above 0"),
         (("echo", "PACS@host:104", "--timeout", "nan"), "above 0"),
         (("echo", "PACS@host:104", "--timeout", "soon"), "--timeout"),
-        (("echo", "PACS@host:104", "--ca", "ca.pem"), "need --tls"),
+        (("echo", "PACS@host:104", "--ca", "ca.pem"), "--ca needs --tls"),
         (("echo", "PACS@host:104", "--tls", "--ca", "/missing.pem"), "TLS files cannot be used"),
         (("echo", "PACS@host:104", "--tls", "--key", "key.pem"), "--key needs --cert"),
         (("send", "PACS@host:104"), "no PATH"),

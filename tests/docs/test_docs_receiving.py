@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import importlib
@@ -18,7 +19,8 @@ from pynetdicom import AE
 from pynetdicom.sop_class import ModalityWorklistInformationFind  # type: ignore[attr-defined]
 
 from interop.peers import data_set_bytes
-from trio_dicom import AssociationRejected, AssociationServer, Status, send_file
+from support.certificates import authority, certify
+from trio_dicom import AssociationRejected, AssociationServer, AssociationSettings, Status, send_file, tls
 
 CT = str(examples.get_path("ct"))
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
@@ -53,6 +55,25 @@ async def test_receive_to_folder(load: Load, tmp_path: Path) -> None:
     dataset = pydicom.dcmread(CT)
     filed = tmp_path / dataset.StudyInstanceUID / f"{dataset.SOPInstanceUID}.dcm"
     assert pydicom.dcmread(filed) == dataset
+
+
+async def test_tls_receiver(load: Load, tmp_path: Path) -> None:
+    ours, files = authority(), {}
+    certificates = {"server": certify(["127.0.0.1"], ours), "ct1": certify(["ct1.hospital.example"], ours)}
+    for name, content in {"ca": ours.pem, **{name: each.both for name, each in certificates.items()}}.items():
+        files[name] = tmp_path / f"{name}.pem"
+        files[name].write_bytes(content)
+    context = tls.client_context(ca=files["ca"], certificate=files["ct1"])
+
+    async def client(port: int) -> None:
+        for title, is_let_in in (("CT1", True), ("CT2", False)):
+            settings = AssociationSettings(calling_ae_title=title)
+            with contextlib.nullcontext() if is_let_in else pytest.raises(AssociationRejected, match="calling"):
+                assert (await send_file(f"ARCHIVE@127.0.0.1:{port}", CT, settings=settings, tls=context)).is_success
+
+    main = load("tls_receiver").main
+    await served(functools.partial(main, tmp_path / "in", 0, files["ca"], files["server"]), client)
+    assert len(list((tmp_path / "in").iterdir())) == 1
 
 
 async def test_receive_handler(load: Load) -> None:

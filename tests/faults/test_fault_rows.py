@@ -10,7 +10,7 @@ import pytest
 from faults.fault_row import Test, marked_tests
 from faults.rows import ROWS, SECTIONS
 
-TO_BE_COVERED = set(range(118, 126))
+TO_BE_COVERED = {119, 120, 121, 123, 124, 125}
 MARKED = list(marked_tests())
 
 

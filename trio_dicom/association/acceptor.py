@@ -34,11 +34,17 @@ from ..protocol.pdu import PDU, Abort, AssociateRJ, AssociateRQ
 from ..protocol.upper_layer import Side, UpperLayer
 from ..protocol.user_information import UserIdentityRQ
 from ..settings import AssociationSettings
-from .admission import IDENTITY_REFUSED, LOCAL_LIMIT_EXCEEDED, TEMPORARY_CONGESTION, Admission
+from .admission import (
+    CALLING_AE_TITLE_NOT_RECOGNIZED,
+    IDENTITY_REFUSED,
+    LOCAL_LIMIT_EXCEEDED,
+    TEMPORARY_CONGESTION,
+    Admission,
+)
 from .association import Association
 from .handshake import hang_up, hear, say
 from .performing import Service, Services
-from .transport import Transport, listen, local_address, remote_address, secure, transport_over
+from .transport import listen, local_address, peer_certificate, remote_address, secure, transport_over
 
 log = logging.getLogger(__name__)
 
@@ -69,13 +75,16 @@ async def serve_associations(
     who is let in. With `tls` there is nothing but TLS.
 
     The `AssociationServer` comes with `task_status`. Raises `OSError` if the port cannot be listened on, and
-    `ValueError` for a TLS context that is a client's. Running out of
-    descriptors makes it pause, not end. Cancelled, it aborts the associations and ends within about a second. PS3.8
-    section 7.1.
+    `ValueError` for a TLS context that is a client's, or for titles by certificate where nobody is asked for one.
+    Running out of descriptors makes it pause, not end. Cancelled, it aborts the associations and ends within about a
+    second. PS3.8 section 7.1.
     """
     if tls is not None and tls.protocol is ssl.PROTOCOL_TLS_CLIENT:
-        raise ValueError("tls is a client's context: make one with ssl.PROTOCOL_TLS_SERVER")
-    server = AssociationServer(Services(services), settings or AssociationSettings(), admission or Admission(), tls)
+        raise ValueError("tls is a client's context: make one with trio_dicom.tls.server_context")
+    admission = admission or Admission()
+    if admission.certificate_titles is not None and (tls is None or tls.verify_mode is not ssl.CERT_REQUIRED):
+        raise ValueError("certificate_titles need a tls context that asks for certificates: give it a ca")
+    server = AssociationServer(Services(services), settings or AssociationSettings(), admission, tls)
     listeners = await listen(port, host, BACKLOG)
     await server.run(listeners, task_status)
 
@@ -97,7 +106,7 @@ async def wrap_server_stream(
     """
     entrance = _Entrance(Services(services), settings or AssociationSettings(), admission or Admission())
     address = remote_address(stream)
-    association = await entrance.establish(transport_over(stream), address, lambda: None)
+    association = await entrance.establish(stream, address, lambda: None)
     try:
         nursery.start_soon(association.run, name="association over a stream")
     except RuntimeError:  # the nursery is closed
@@ -196,7 +205,7 @@ class AssociationServer:
 
     async def _establish(self, stream: trio.SocketStream, address: Address | None, visit: _Visit) -> Association:
         secured = stream if self._tls is None else await secure(stream, self._tls, self._timeouts)
-        return await self._entrance.establish(transport_over(secured), address, visit.enter)
+        return await self._entrance.establish(secured, address, visit.enter)
 
 
 @attrs.frozen
@@ -208,9 +217,10 @@ class _Entrance:
     admission: Admission
 
     async def establish(
-        self, transport: Transport, address: Address | None, enter: Callable[[], AssociateRJ | None]
+        self, stream: trio.abc.Stream, address: Address | None, enter: Callable[[], AssociateRJ | None]
     ) -> Association:
-        """Hear the request and answer it; if no association comes of it, the transport is closed."""
+        """Hear the request and answer it; if no association comes of it, the stream is closed."""
+        transport = transport_over(stream)
         machine, timeouts = UpperLayer(Side.ACCEPTOR, self.settings.limits), self.settings.timeouts
         try:
             machine.connected()
@@ -220,7 +230,10 @@ class _Entrance:
                 raise AssociationTimeout("the association request", timeouts.artim)
             if not isinstance(request, AssociateRQ):
                 raise LocalProtocolError(f"{request} in place of a request")  # the machine lets no other PDU through
-            objection = self.admission.objection(request) or enter()
+            objection, doubt = self.admission.objection(request), None
+            if objection is None:
+                doubt = self.admission.doubt(request, peer_certificate(stream))
+                objection = CALLING_AE_TITLE_NOT_RECOGNIZED if doubt else enter()
             confirmed: bytes | None = None
             if objection is None:
                 objection, confirmed = await self._check_identity(request)
@@ -231,7 +244,7 @@ class _Entrance:
                     objection.result,
                     objection.source,
                     objection.reason,
-                    objection.text,
+                    objection.text if doubt is None else f"{objection.text}: {doubt}",
                     by_peer=False,
                     calling_ae_title=request.calling_ae_title,
                     called_ae_title=request.called_ae_title,

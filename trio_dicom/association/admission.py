@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 
 import attrs
 
@@ -10,6 +10,7 @@ from ..peer import check_ae_title
 from ..protocol.negotiation import rejection
 from ..protocol.pdu import AssociateRJ, AssociateRQ
 from ..protocol.user_information import UserIdentityRQ
+from ..tls import PeerCertificate, fingerprint_of, is_fingerprint
 
 CALLING_AE_TITLE_NOT_RECOGNIZED = AssociateRJ(1, 1, 3)
 CALLED_AE_TITLE_NOT_RECOGNIZED = AssociateRJ(1, 1, 7)
@@ -30,6 +31,16 @@ def _title(value: str | None) -> str | None:
     return None if value is None else check_ae_title(value).strip(" ")
 
 
+def _by_certificate(value: Mapping[str, Collection[str] | str] | None) -> dict[str, frozenset[str]] | None:
+    if value is None:
+        return None
+    of_key = fingerprint_of, str.lower
+    return {
+        of_key[not is_fingerprint(key)](key): _titles((titles,) if isinstance(titles, str) else titles) or frozenset()
+        for key, titles in value.items()
+    }
+
+
 def _count(instance: object, attribute: attrs.Attribute[int], value: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{attribute.name} must be a whole number, at least 1, not {value!r}")
@@ -40,7 +51,10 @@ class Admission:
     """Whom an acceptor lets in.
 
     - `ae_title`: the title by which it must be called; None for any.
-    - `calling_ae_titles`: those that may call; None for any. A title is no proof of who calls: see TLS for one.
+    - `calling_ae_titles`: those that may call; None for any. A title is no proof of who calls; a certificate is.
+    - `certificate_titles`: the titles by which the owner of a certificate may call, one or several; None for any. A
+      certificate is known by its SHA-256 fingerprint, or by a name that it is made out to: one of its alternative
+      names, or its common name. Who has none that is listed is not let in.
     - `check_identity`: an async function of the `UserIdentityRQ` of PS3.7 D.3.3.7 (its `type`, and `primary` and
       `secondary` as bytes), or of None where the request has none. It returns the server's response, possibly `b""`,
       or None to refuse. It must answer within `timeouts.association`; an error refuses for now.
@@ -51,6 +65,9 @@ class Admission:
 
     ae_title: str | None = attrs.field(default=None, converter=_title)
     calling_ae_titles: Collection[str] | None = attrs.field(default=None, converter=_titles)
+    certificate_titles: Mapping[str, Collection[str] | str] | None = attrs.field(
+        default=None, converter=_by_certificate
+    )
     check_identity: IdentityCheck | None = None
     associations: int = attrs.field(default=64, validator=_count)
     associations_per_host: int = attrs.field(default=8, validator=_count)
@@ -65,6 +82,19 @@ class Admission:
         calling, allowed = request.calling_ae_title, self.calling_ae_titles
         if not _is_title(calling) or (allowed is not None and calling not in allowed):
             return CALLING_AE_TITLE_NOT_RECOGNIZED
+        return None
+
+    def doubt(self, request: AssociateRQ, certificate: PeerCertificate | None) -> str | None:
+        """Why the calling title is not that of who calls; it is answered as one that is not recognised."""
+        if self.certificate_titles is None:
+            return None
+        if certificate is None:
+            return "who called has no certificate"
+        known = {certificate.fingerprint, *certificate.names} & self.certificate_titles.keys()
+        if not known:
+            return f"the certificate is not listed (SHA-256 {certificate.fingerprint})"
+        if not any(request.calling_ae_title in self.certificate_titles[each] for each in known):
+            return f"the certificate is for another AE title (SHA-256 {certificate.fingerprint})"
         return None
 
 

@@ -21,6 +21,7 @@ import trio
 from ..errors import AssociationTimeout, ConnectFailed, ConnectionLost, Retry, TLSError, TLSVerifyError
 from ..peer import Peer
 from ..settings import Timeouts
+from ..tls import PeerCertificate, TLSContext
 
 Buffer = bytes | bytearray | memoryview
 
@@ -300,6 +301,8 @@ async def dial(
             await _handshake(secured, str(peer), _CLOSED_BY_SERVER)
         if scope.cancelled_caught:
             raise AssociationTimeout(f"the TLS handshake with {peer}", timeouts.tls_handshake)
+        if isinstance(tls, TLSContext) and (objection := tls.objection(secured.getpeercert(binary_form=True))):
+            raise TLSVerifyError(str(peer), objection)
     except BaseException:
         await trio.aclose_forcefully(stream)
         raise
@@ -318,6 +321,11 @@ def _secured(
 async def listen(port: int, host: str | None, backlog: int) -> list[trio.SocketListener]:
     """Listeners on `port` of `host`'s addresses; 0 is any free port, None all addresses. Raises `OSError`."""
     return await trio.open_tcp_listeners(port, host=host, backlog=backlog)
+
+
+def peer_certificate(stream: trio.abc.Stream) -> PeerCertificate | None:
+    """What TLS knows of the other end."""
+    return PeerCertificate.of(stream) if isinstance(stream, trio.SSLStream) else None
 
 
 def remote_address(stream: trio.abc.Stream) -> tuple[str, int] | None:

@@ -13,6 +13,7 @@ from cyclopts import App, CycloptsError, Group, Parameter
 from .._version import __version__
 from ..peer import Peer, check_ae_title
 from .quantities import bytes_per_second
+from .security import ClientSecurity, ServerSecurity
 
 USAGE = 2
 INTERRUPTED = 130
@@ -29,7 +30,6 @@ app = App(
 RETRYING = Group("Retrying and ending")
 OBJECTS = Group("Objects")
 OUTPUT = Group("Output")
-TLS = Group("TLS")
 
 
 def run(arguments: list[str] | None = None) -> int:
@@ -110,10 +110,6 @@ def _pdu_length(kind: object, value: int) -> None:
 PeerArgument = Annotated[str, Parameter(name="PEER", validator=_peer, help="AET@host:port")]
 Calling = Annotated[str, Parameter(validator=_title, help="our own AE title")]
 Timeout = Annotated[float, Parameter(validator=_above_zero, help="seconds that may pass without progress")]
-UseTLS = Annotated[bool, Parameter(group=TLS, negative="", help="connect with TLS; the peer's certificate is checked")]
-CA = Annotated[Path | None, Parameter(group=TLS, help="PEM file of the authorities to trust, in place of the system's")]
-Cert = Annotated[Path | None, Parameter(group=TLS, help="PEM file of our own certificate")]
-Key = Annotated[Path | None, Parameter(group=TLS, help="PEM file of its private key, if not in the certificate's file")]
 
 Paths = Annotated[
     str,
@@ -263,10 +259,6 @@ Once = Annotated[bool, Parameter(negative="", help="end with the first associati
 ArrivalReport = Annotated[
     Path | None, Parameter(help="append what became of each object to this file, as NDJSON; made if it is missing")
 ]
-ServeTLS = Annotated[bool, Parameter(group=TLS, negative="", help="TLS 1.2 or later, and nothing else")]
-ClientCA = Annotated[
-    Path | None, Parameter(group=TLS, help="PEM file of authorities: a peer must have a certificate of one of them")
-]
 
 Ledger = Annotated[Path, Parameter(name="LEDGER", help="the file")]
 AsJSON = Annotated[bool, Parameter(negative="", help="one JSON document, with all inputs")]
@@ -297,10 +289,7 @@ def echo(
     *,
     calling: Calling = "TRIO_DICOM",
     timeout: Timeout = 30.0,
-    tls: UseTLS = False,
-    ca: CA = None,
-    cert: Cert = None,
-    key: Key = None,
+    security: ClientSecurity = ClientSecurity(),  # noqa: B008
 ) -> int:
     """Verify that PEER answers, with C-ECHO.
 
@@ -311,7 +300,7 @@ def echo(
     from .echo import run_echo
 
     _imported()
-    return run_echo(Connection.of(Peer.parse(peer), calling, timeout, tls=tls, ca=ca, cert=cert, key=key))
+    return run_echo(Connection.of(Peer.parse(peer), calling, timeout, security))
 
 
 @app.command(usage="Usage: trio-dicom send [OPTIONS] PEER PATH...")
@@ -337,10 +326,7 @@ def send(
     json: LinesOfJSON = False,
     report: Report = None,
     quiet: NoWords = False,
-    tls: UseTLS = False,
-    ca: CA = None,
-    cert: Cert = None,
-    key: Key = None,
+    security: ClientSecurity = ClientSecurity(),  # noqa: B008
 ) -> int:
     """Send DICOM objects to PEER with C-STORE.
 
@@ -405,12 +391,9 @@ def send(
         Peer.parse(peer),
         calling,
         timeout,
+        security,
         max_pdu,
         association_timeout=min(timeout, LONGEST_ACCEPTANCE),
-        tls=tls,
-        ca=ca,
-        cert=cert,
-        key=key,
     )
     return run_send(connection, sending, paths)
 
@@ -436,10 +419,7 @@ def receive(
     max_object_size: MaxObjectSize = 16 << 30,
     accept_private: AcceptPrivate = False,
     no_fsync: NoFsync = False,
-    tls: ServeTLS = False,
-    ca: ClientCA = None,
-    cert: Cert = None,
-    key: Key = None,
+    security: ServerSecurity = ServerSecurity(),  # noqa: B008
 ) -> int:
     """Receive objects with C-STORE, and file them in a folder.
 
@@ -490,10 +470,7 @@ def receive(
         associations=1 if once else associations,
         per_host=1 if once else per_host,
         timeout=timeout,
-        tls=tls,
-        ca=ca,
-        cert=cert,
-        key=key,
+        security=security,
     )
     filing = Filing.of(output, layout, duplicates, sync=not no_fsync, max_object_size=max_object_size)
     return run_receive(reception, filing, accept_private=accept_private, once=once, report_path=report, quiet=quiet)

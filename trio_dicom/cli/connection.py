@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import ssl
+import os
 import sys
+from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import attrs
 
-from ..errors import ConnectionLost, TLSError, TrioDicomError
+from ..errors import ConnectionLost, TLSError, TLSFileError, TrioDicomError
 from ..peer import Peer
 from ..settings import AssociationSettings, Timeouts
+from ..tls import ENCRYPTED, NO_KEY, TLSContext, TLSProfile, client_context
 from .exit_codes import ExitCode
+from .security import ClientSecurity, ServerSecurity
 
 
 def usage_error(text: str) -> SystemExit:
@@ -27,7 +32,8 @@ class Connection:
     peer: Peer
     settings: AssociationSettings
     timeout: float
-    tls: ssl.SSLContext | None = None
+    tls: TLSContext | None = None
+    server_hostname: str | None = None
     has_certificate: bool = False
 
     def explain(self, error: TrioDicomError) -> str:
@@ -45,20 +51,16 @@ class Connection:
         peer: Peer,
         calling: str,
         timeout: float,
+        security: ClientSecurity,
         max_pdu: int = 131_072,
         *,
         association_timeout: float | None = None,
-        tls: bool,
-        ca: Path | None,
-        cert: Path | None,
-        key: Path | None,
     ) -> Connection:
         """From the options as they were given; exits with 2 where they make no sense together.
 
         `association_timeout` is for the answer to an association request; `timeout`, if None.
         """
-        if not tls and (ca or cert or key):
-            raise usage_error("--ca, --cert and --key need --tls")
+        check_together(security)
         settings = AssociationSettings(
             calling_ae_title=calling,
             max_pdu_length=max_pdu,
@@ -70,48 +72,57 @@ class Connection:
                 response=timeout,
             ),
         )
-        if key and not cert:
-            raise usage_error("--key needs --cert")
-        context = tls_context(ssl.Purpose.SERVER_AUTH, ca, cert, key) if tls else None
-        return cls(peer, settings, timeout, context, cert is not None)
+        context = None
+        if security.tls:
+            pins, dangerous = security.pin, security.dangerous_no_verification
+            context = tls_context(client_context, security, pins=pins, dangerous_disable_verification=dangerous)
+        return cls(peer, settings, timeout, context, security.server_name, security.cert is not None)
 
 
-def tls_context(purpose: ssl.Purpose, ca: Path | None, cert: Path | None, key: Path | None) -> ssl.SSLContext:
-    """TLS 1.2 or later, with these files; exits with 2, and tells which, if one cannot be used."""
-    for option, path in (("--ca", ca), ("--cert", cert), ("--key", key)):
-        try:
-            if path is not None:
-                path.read_bytes()
-        except OSError as error:
-            raise _unusable(option, path, error.strerror or str(error)) from None
+def check_together(security: ClientSecurity | ServerSecurity) -> None:
+    """Exit with 2 where these options make no sense together."""
+    given = {field.name for field in fields(security) if getattr(security, field.name) != field.default}
+    if not security.tls and given:
+        raise usage_error(f"{_option(min(given))} needs --tls")
+    if security.key and not security.cert:
+        raise usage_error("--key needs --cert")
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def secret(path: Path | None, variable: str) -> bytes | None:
+    """What is in the file, but for the end of its line, or else in this variable of the environment."""
+    if path is None:
+        return os.fsencode(os.environ[variable]) if variable in os.environ else None
     try:
-        context = ssl.create_default_context(purpose, cafile=ca)
-    except ssl.SSLError:
-        raise _unusable("--ca", ca, _NO_CERTIFICATE) from None
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if cert is not None:
-        try:
-            context.load_cert_chain(cert, key)
-        except ssl.SSLError as error:
-            raise _unusable(*_culprit(cert, key, error)) from None
-    return context
+        return path.read_bytes().removesuffix(b"\n").removesuffix(b"\r")
+    except OSError as error:
+        raise usage_error(f"the secret cannot be read: {error.strerror}: {path}") from None
 
 
-_NO_CERTIFICATE = "there is no certificate in it, in PEM"
-
-
-def _unusable(option: str, path: Path | None, why: str) -> SystemExit:
-    return usage_error(f"the TLS files cannot be used: {option} {path}: {why}")
-
-
-def _culprit(cert: Path, key: Path | None, error: ssl.SSLError) -> tuple[str, Path, str]:
-    """Option, path, and what is wrong there."""
+def tls_context(make: Callable[..., TLSContext], security: ClientSecurity | ServerSecurity, **more: Any) -> TLSContext:
+    """What `make` makes of these options; exits with 2, and tells which file, if one cannot be used."""
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cert)
-    except ssl.SSLError:
-        return "--cert", cert, _NO_CERTIFICATE
-    if key is None:
-        return "--cert", cert, "there is no private key in it that can be used: --key names the file of one"
-    if error.reason == "KEY_VALUES_MISMATCH":
-        return "--key", key, f"it is not the private key of --cert {cert}"
-    return "--key", key, "there is no private key in it that can be used, in PEM"
+        return make(
+            ca=security.ca,
+            certificate=security.cert,
+            key=security.key,
+            password=secret(security.key_password_file, "TRIO_DICOM_KEY_PASSWORD"),
+            crl=security.crl,
+            profile=TLSProfile(security.tls_profile),
+            **more,
+        )
+    except ValueError as error:
+        raise usage_error(f"these TLS options do not go together: {error}") from None
+    except TLSFileError as error:
+        option = "--cert" if error.role == "certificate" else f"--{error.role}"
+        advice = _ADVICE.get((option, error.reason)) or _ADVICE.get(error.reason, "")
+        raise usage_error(f"the TLS files cannot be used: {option} {error.path}: {error.reason}{advice}") from None
+
+
+_ADVICE = {
+    ("--cert", NO_KEY): ": --key names the file of one",
+    ENCRYPTED: ": --key-password-file names the file of one",
+}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import trio
 
 from ..errors import AssociationError, ConnectFailed, Retry, TrioDicomError
@@ -14,13 +16,25 @@ from .signals import cancel_on_signals
 
 def run_echo(connection: Connection) -> int:
     """Verify the peer, print the time that it took, and give the exit code."""
-    return trio.run(_echo, connection)
+    logger, shown = logging.getLogger("trio_dicom"), logging.StreamHandler()
+    shown.setLevel(logging.WARNING)
+    shown.setFormatter(logging.Formatter("trio-dicom: %(message)s"))
+    logger.addHandler(shown)
+    try:
+        return trio.run(_echo, connection)
+    finally:
+        logger.removeHandler(shown)
 
 
 async def _echo(connection: Connection) -> int:
     async with cancel_on_signals() as signals:
         try:
-            seconds = await echo(connection.peer, settings=connection.settings, tls=connection.tls)
+            seconds = await echo(
+                connection.peer,
+                settings=connection.settings,
+                tls=connection.tls,
+                server_hostname=connection.server_hostname,
+            )
         except TrioDicomError as error:
             print_line(f"trio-dicom: {connection.explain(error)}", to_errors=True)
             return code_of_failure(error)

@@ -6,15 +6,16 @@ import errno
 import socket
 import ssl
 from collections.abc import Collection
-from pathlib import Path
 
 import attrs
 
 from ..association.admission import Admission
 from ..peer import host_and_port
 from ..settings import AssociationSettings, Timeouts
-from .connection import tls_context, usage_error
+from ..tls import server_context
+from .connection import check_together, tls_context, usage_error
 from .exit_codes import ExitCode
+from .security import ServerSecurity
 
 FIRST_FREE_FOR_ALL = 1024  # ports below it are for those with rights
 
@@ -42,14 +43,10 @@ class Reception:
         associations: int,
         per_host: int,
         timeout: float,
-        tls: bool,
-        ca: Path | None,
-        cert: Path | None,
-        key: Path | None,
+        security: ServerSecurity,
     ) -> Reception:
         """From the options as they were given; exits with 2 where they make no sense together."""
-        if not tls and (ca or cert or key):
-            raise usage_error("--ca, --cert and --key need --tls")
+        check_together(security)
         settings = AssociationSettings(
             max_pdu_length=max_pdu,
             send_pdu_length=max_pdu,
@@ -63,14 +60,19 @@ class Reception:
                 tls_handshake=min(timeout, 10.0),
             ),
         )
-        if tls and cert is None:
+        if security.tls and security.cert is None:
             raise usage_error("--tls needs --cert, and --key if the key is in a file of its own")
-        context = tls_context(ssl.Purpose.CLIENT_AUTH, ca, cert, key) if tls else None
-        if context is not None and ca is not None:
-            context.verify_mode = ssl.CERT_REQUIRED
+        if security.certified and security.ca is None:
+            raise usage_error("--certified needs --ca: without it nobody is asked for a certificate")
+        titles: dict[str, set[str]] = {}
+        for text in security.certified:
+            name, _, title = text.rpartition("=")
+            titles.setdefault(name, set()).add(title)
+        context = tls_context(server_context, security) if security.tls else None
         admission = Admission(
             ae_title=title,
             calling_ae_titles=calling or None,
+            certificate_titles=titles or None,
             associations=associations,
             associations_per_host=per_host,
         )

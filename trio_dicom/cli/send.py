@@ -114,6 +114,7 @@ class Transfer:
             progress=self._display.progress,
             settings=connection.settings,
             tls=connection.tls,
+            server_hostname=connection.server_hostname,
         )
 
     # --- what is no input
