@@ -232,6 +232,7 @@ def tls(tmp_path_factory):
 
 
 @pytest.mark.parametrize("first", [b"", b"\x16\x03\x01\x02\x00\x01", b"\x16"], ids=["silent", "hello_begun", "a_byte"])
+@pytest.mark.fault_row(121)
 async def test_silent_tls_clients_hold_up_nobody(first, tls):
     client, certificate = tls
     with server_process(certificate) as server, ExitStack() as stack:
@@ -247,6 +248,7 @@ async def test_silent_tls_clients_hold_up_nobody(first, tls):
 
 @pytest.mark.parametrize("first", [b"\1\0\0\0\0\x44" + bytes(68), b"GET / HTTP/1.0\r\n\r\n", os.urandom(500)],
                          ids=["plain", "http", "noise"])  # fmt: skip
+@pytest.mark.fault_row(120, 121)
 async def test_clients_that_do_not_speak_tls(first, tls):
     client, certificate = tls
     with server_process(certificate) as server:

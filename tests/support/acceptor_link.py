@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
@@ -72,14 +73,27 @@ class Keeper:
 class MemoryServer:
     """`serve_associations` without sockets: everybody comes from the same host, None."""
 
-    def __init__(self, server: AssociationServer, connections: trio.MemorySendChannel[trio.abc.Stream]) -> None:
+    def __init__(
+        self,
+        server: AssociationServer,
+        connections: trio.MemorySendChannel[trio.abc.Stream],
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.server = server
         self._connections = connections
+        self._tls = tls  # of those who connect
 
     async def connect(self, streams: Streams = trio.testing.memory_stream_pair) -> ScriptedPeer:
+        stream = await self.reach(streams)
+        if self._tls is not None:
+            stream = trio.SSLStream(stream, self._tls, server_hostname="server.example")
+        return ScriptedPeer(stream)
+
+    async def reach(self, streams: Streams = trio.testing.memory_stream_pair) -> trio.abc.Stream:
+        """Connect, and no more."""
         theirs, ours = streams()
         await self._connections.send(ours)
-        return ScriptedPeer(theirs)
+        return theirs
 
     async def associate(self, **request: object) -> ScriptedPeer:
         """A peer with an association: contexts 1 (CT) and 3 (Verification), unless told otherwise."""
@@ -131,18 +145,22 @@ async def memory_server(
     settings: AssociationSettings | None = None,
     admission: Admission | None = None,
     bystander: bool = True,
+    tls: tuple[ssl.SSLContext, ssl.SSLContext] | None = None,
 ) -> AsyncIterator[MemoryServer]:
     """A server; `services` may be the handler of a `StorageSCP`. Meanwhile another association is in use.
+
+    `tls` has the contexts of the server and of those who connect, to server.example.
 
     Afterwards nobody is inside, nothing is left, and that other association never noticed anything.
     """
     if callable(services):
         services = StorageSCP(services)
     settings = settings or AssociationSettings()
-    server = AssociationServer(Services(services), settings, admission or Admission(), None)
+    for_server, for_peers = tls or (None, None)
+    server = AssociationServer(Services(services), settings, admission or Admission(), for_server)
     send, receive = trio.open_memory_channel[trio.abc.Stream](0)
     descriptors = open_descriptor_count()
-    memory = MemoryServer(server, send)
+    memory = MemoryServer(server, send, for_peers)
     try:
         async with trio.open_nursery() as nursery:
             await nursery.start(server.run, [_Listener(receive)])

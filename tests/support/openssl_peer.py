@@ -60,7 +60,8 @@ class OpenSSLClient:
     def read(self, size: int) -> bytes:
         """Up to `size` bytes; nothing at the end."""
         buffer = ctypes.create_string_buffer(size)
-        return buffer.raw[: max(0, self.ssl.SSL_read(self._connection, buffer, size))]
+        count = self.ssl.SSL_read(self._connection, buffer, size)
+        return buffer.raw[: max(0, count)]
 
     def update_keys(self) -> int:
         """Send a KeyUpdate that asks for one in return."""

@@ -12,6 +12,7 @@ import trio
 from ..errors import (
     AssociationRejected,
     AssociationTimeout,
+    ConnectionLost,
     LocalProtocolError,
     NoAcceptedContexts,
     PeerLimitUnusable,
@@ -25,7 +26,7 @@ from ..protocol.pdu import PDU, Abort, AssociateAC, AssociateRJ, AssociateRQ, Re
 from ..protocol.upper_layer import Side, UpperLayer
 from ..settings import AssociationSettings
 from .association import Association
-from .handshake import hang_up, hear, say
+from .handshake import CLOSED_BEFORE, hang_up, hear, say
 from .transport import Connect, Transport, dial, dial_by, transport_over
 
 log = logging.getLogger(__name__)
@@ -138,7 +139,12 @@ async def _connect(
 ) -> Association:
     proposed = as_presentation_contexts(contexts)
     stream = await dial(peer, settings.timeouts, tls, server_hostname)
-    return await _establish(stream, proposed, peer.ae_title, settings, peer)
+    try:
+        return await _establish(stream, proposed, peer.ae_title, settings, peer)
+    except ConnectionLost as lost:
+        if tls is None and lost.detail == CLOSED_BEFORE:  # as who speaks nothing but TLS does
+            lost.detail = f"{lost.detail}; does the peer want TLS on this port?"
+        raise
 
 
 async def _establish(

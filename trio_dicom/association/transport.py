@@ -82,17 +82,21 @@ def _lost(error: BaseException) -> ConnectionLost:
     if isinstance(cause, ssl.SSLEOFError):
         return ConnectionLost("the peer closed the connection without a TLS close_notify")
     if isinstance(cause, ssl.SSLError):
-        lost = ConnectionLost(f"TLS failed: {cause.reason or 'unknown reason'}")
-        if "ALERT" in lost.detail and ("CERTIFICATE" in lost.detail or "UNKNOWN_CA" in lost.detail):
-            # In TLS 1.3 a client's handshake is over before the server has looked at its certificate.
-            lost = ConnectionLost(
-                f"the peer does not accept our TLS certificate, or that there is none: {cause.reason}"
-            )
+        reason = cause.reason or "unknown reason"
+        lost = ConnectionLost(_not_accepted(reason) or f"TLS failed: {reason}")
+        if _not_accepted(reason):  # in TLS 1.3 a client's handshake is over before the server has seen its certificate
             lost.retry = Retry.AFTER_CONFIG
         return lost
     if isinstance(cause, OSError) and cause.errno:
         return ConnectionLost(f"the connection was lost: {os.strerror(cause.errno)}")
     return ConnectionLost("the connection was lost")
+
+
+def _not_accepted(reason: str) -> str | None:
+    """What it means, if it is an alert about our certificate."""
+    if "ALERT" in reason and ("CERTIFICATE" in reason or "UNKNOWN_CA" in reason):
+        return f"the peer does not accept our TLS certificate, or that there is none: {reason}"
+    return None
 
 
 class SocketTransport(Transport):
@@ -389,6 +393,7 @@ _NO_TLS = (
     "PACKET_LENGTH_TOO_LONG",
     "UNKNOWN_PROTOCOL",
 )  # what OpenSSL says of bytes that are no TLS
+_NO_TLS_ALERT = b"\x15\3\1\0\2\2\x46"  # fatal: protocol_version; a DICOM peer knows it for what it is
 _REASONS = {"PEER_DID_NOT_RETURN_A_CERTIFICATE": "the peer sent no certificate"} | {
     reason: f"{reason}; {_DOES_IT_SPEAK_TLS}" for reason in _NO_TLS
 }
@@ -432,12 +437,14 @@ async def _handshake(stream: trio.SSLStream[trio.abc.Stream], peer: str, closed:
     except trio.BrokenResourceError as error:
         cause = error.__cause__
         if isinstance(cause, ssl.SSLCertVerificationError):
+            await _say_why(stream, heard.stream)
             raise TLSVerifyError(peer, cause.verify_message or "the certificate was not verified") from error
         reason = cause.reason if isinstance(cause, ssl.SSLError) else None
         if reason is None or isinstance(cause, ssl.SSLEOFError):
             text = closed[heard.anything]
         else:
-            text = _REASONS.get(reason, reason)
+            text = _not_accepted(reason) or _REASONS.get(reason, reason)
+            await _say_why(stream, heard.stream, _NO_TLS_ALERT if reason in _NO_TLS else b"")
         failure = TLSError(peer, text)
         if isinstance(cause, OSError) and not isinstance(cause, ssl.SSLError):  # a reset: trouble of the network's
             failure.reason = f"the connection was lost: {os.strerror(cause.errno or errno.ECONNRESET)}"
@@ -445,3 +452,13 @@ async def _handshake(stream: trio.SSLStream[trio.abc.Stream], peer: str, closed:
         raise failure from error
     finally:
         stream.transport_stream = heard.stream
+
+
+async def _say_why(
+    stream: trio.SSLStream[trio.abc.Stream], transport_stream: trio.abc.Stream, otherwise: bytes = b""
+) -> None:
+    """Send the alert that OpenSSL has ready, and trio leaves where it is: who reads it knows then what is wrong."""
+    ready = getattr(stream, "_outgoing", None)
+    words = ready.read() if isinstance(ready, ssl.MemoryBIO) else b""
+    with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+        await transport_stream.send_all(words or otherwise)
