@@ -13,7 +13,6 @@ from ..protocol.upper_layer import VERSION_NOT_SUPPORTED, ConnectionClosed, Uppe
 from ..settings import Timeouts
 from .transport import Buffer, Transport
 
-CLOSED_BEFORE = "the peer closed the connection before there was an association"
 _CAN_BE_TOLD = (State.STA3, State.STA5, State.STA6)
 _HAS_SPOKEN = (State.STA7, State.STA13)
 
@@ -39,7 +38,7 @@ async def hear(transport: Transport, machine: UpperLayer) -> PDU:
     if isinstance(event, Abort):
         raise AssociationAborted(event.source, event.reason)
     if isinstance(event, ConnectionClosed):
-        raise ConnectionLost(CLOSED_BEFORE)
+        raise ConnectionLost("the peer closed the connection before there was an association")
     return event
 
 

@@ -26,7 +26,7 @@ from ..protocol.pdu import PDU, Abort, AssociateAC, AssociateRJ, AssociateRQ, Re
 from ..protocol.upper_layer import Side, UpperLayer
 from ..settings import AssociationSettings
 from .association import Association
-from .handshake import CLOSED_BEFORE, hang_up, hear, say
+from .handshake import hang_up, hear, say
 from .transport import Connect, Transport, dial, dial_by, transport_over
 
 log = logging.getLogger(__name__)
@@ -142,7 +142,7 @@ async def _connect(
     try:
         return await _establish(stream, proposed, peer.ae_title, settings, peer)
     except ConnectionLost as lost:
-        if tls is None and lost.detail == CLOSED_BEFORE:  # as who speaks nothing but TLS does
+        if tls is None:  # who speaks nothing but TLS hangs up
             lost.detail = f"{lost.detail}; does the peer want TLS on this port?"
         raise
 

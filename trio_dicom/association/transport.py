@@ -448,6 +448,7 @@ async def _handshake(stream: trio.SSLStream[trio.abc.Stream], peer: str, closed:
         failure = TLSError(peer, text)
         if isinstance(cause, OSError) and not isinstance(cause, ssl.SSLError):  # a reset: trouble of the network's
             failure.reason = f"the connection was lost: {os.strerror(cause.errno or errno.ECONNRESET)}"
+            failure.reason += "" if heard.anything else f"; {_DOES_IT_SPEAK_TLS}"
             failure.retry = Retry.LATER
         raise failure from error
     finally:
