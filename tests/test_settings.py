@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 
 import attrs
 import pytest
 
-from trio_dicom import AssociationSettings, Limits, Role, Timeouts, UserIdentity, UserIdentityType
+from trio_dicom import AssociationSettings, Limits, Role, Secret, Timeouts, UserIdentity, UserIdentityType
+from trio_dicom.protocol.negotiation import as_presentation_contexts, propose
+from trio_dicom.protocol.user_information import UserIdentityAC, UserIdentityRQ
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 
@@ -118,15 +122,70 @@ def test_settings_do_not_change() -> None:
         AssociationSettings().max_pdu_length = 4096  # type: ignore[misc]
 
 
-def test_secrets_do_not_show() -> None:
-    identity = UserIdentity(type=2, primary=b"operator-7", secondary=b"open sesame")  # type: ignore[arg-type]
-    assert identity.type is UserIdentityType.USERNAME_PASSCODE
-    for shown in (repr(identity), str(identity), repr(AssociationSettings(user_identity=identity))):
+def everywhere(identity: UserIdentity) -> list[str]:
+    """All the ways in which an identity may come into a text."""
+    settings = AssociationSettings(user_identity=identity)
+    request = propose(as_presentation_contexts([CT]), "PACS", settings)
+    (item,) = (each for each in request.user_information if isinstance(each, UserIdentityRQ))
+    shown = [text(each) for each in (identity, settings, request, item, item.primary) for text in (repr, str, format)]
+    shown += [f"{identity.primary!r:>10} {identity.secondary!s}", "%s" % (item,)]  # noqa: UP031
+    shown += [repr(attrs.asdict(each)) for each in (identity, settings, item)]
+    shown += [repr(attrs.astuple(identity)), repr(UserIdentityAC(identity.primary)), repr(vars(errors_of(identity)))]
+    return shown
+
+
+def errors_of(identity: UserIdentity) -> Exception:
+    try:
+        attrs.evolve(identity, type=9)
+    except ValueError as error:
+        return error
+    raise AssertionError("there is no such type")
+
+
+@pytest.mark.parametrize(
+    ("identity", "primary", "secondary"),
+    [
+        (UserIdentity(type=2, primary=b"operator-7", secondary=b"open sesame"), b"operator-7", b"open sesame"),  # type: ignore[arg-type]
+        (UserIdentity.user("operator-7", "open sesame"), b"operator-7", b"open sesame"),
+        (UserIdentity.user("operator-7", b""), b"operator-7", b""),
+        (UserIdentity.user("operator-7"), b"operator-7", b""),
+        (UserIdentity.token(UserIdentityType.JWT, "operator-7.sesame"), b"operator-7.sesame", b""),
+        (UserIdentity.token(UserIdentityType.KERBEROS, Secret(b"operator-7")), b"operator-7", b""),
+    ],
+    ids=["fields", "user", "empty passcode", "no passcode", "token", "ticket"],
+)
+def test_secrets_do_not_show(identity: UserIdentity, primary: bytes, secondary: bytes) -> None:
+    assert (identity.primary.reveal(), identity.secondary.reveal()) == (primary, secondary)
+    assert isinstance(identity.type, UserIdentityType)
+    for shown in everywhere(identity):
         assert "operator-7" not in shown
         assert "sesame" not in shown
+    for each in (identity, AssociationSettings(user_identity=identity), identity.primary):
+        with pytest.raises(TypeError, match="a secret is not pickled"):
+            pickle.dumps(each)
+        assert copy.deepcopy(each) == copy.copy(each) == each
 
 
-@pytest.mark.parametrize("wrong", [{"type": 6}, {"primary": "text"}, {"secondary": None}])
+def test_a_secret_is_itself() -> None:
+    secret = Secret(b"a")
+    assert secret == b"a" == secret.reveal() == Secret(secret)
+    assert secret != b"b"
+    assert secret != "a"
+    assert len({secret, Secret(b"a"), Secret(b"b")}) == 2
+    assert secret
+    assert not Secret(b"")
+    with pytest.raises(AttributeError):
+        secret.value = b"b"  # type: ignore[attr-defined]
+
+
+def test_what_is_no_identity() -> None:
+    with pytest.raises(ValueError, match="JWT has no secondary field"):
+        UserIdentity(type=UserIdentityType.JWT, primary=b"x", secondary=b"y")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"USERNAME is no token: see UserIdentity\.user"):
+        UserIdentity.token(UserIdentityType.USERNAME, "x")
+
+
+@pytest.mark.parametrize("wrong", [{"type": 6}, {"primary": 7}, {"secondary": None}])
 def test_an_identity_is_checked(wrong: dict[str, object]) -> None:
     with pytest.raises((TypeError, ValueError)) as caught:
         UserIdentity(**{"type": 1, "primary": b"operator-7", **wrong})  # type: ignore[arg-type]

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from .protocol.command import Priority
     from .protocol.negotiation import PresentationContext
     from .protocol.status import Status, StatusCategory
+    from .secret import Secret
     from .sender.options import SameInstance, SenderOptions
     from .sender.outcome import InstanceReport, Outcome
     from .sender.reports import TransferReport
@@ -109,6 +110,7 @@ _HOMES = {
     ".protocol.command": ("Priority",),
     ".protocol.negotiation": ("PresentationContext",),
     ".protocol.status": ("Status", "StatusCategory"),
+    ".secret": ("Secret",),
     ".sender.options": ("SameInstance", "SenderOptions"),
     ".sender.outcome": ("InstanceReport", "Outcome"),
     ".sender.reports": ("TransferReport",),
@@ -173,6 +175,7 @@ __all__ = [
     "RetryPolicy",
     "Role",
     "SameInstance",
+    "Secret",
     "Sender",
     "SenderOptions",
     "Service",

@@ -10,6 +10,7 @@ from typing import TypeVar
 import attrs
 
 from .peer import check_ae_title
+from .secret import Secret
 from .uids import is_valid_uid
 
 Value = TypeVar("Value")
@@ -87,14 +88,43 @@ class UserIdentityType(enum.IntEnum):
     JWT = 5
 
 
+def _secret(value: str | bytes | Secret) -> Secret:
+    return Secret(value.encode() if isinstance(value, str) else value)
+
+
 @attrs.frozen(kw_only=True)
 class UserIdentity:
-    """Who the requestor is (PS3.7 D.3.3.7). The fields never show in a `repr`, a log or an error."""
+    """Who the requestor is (PS3.7 D.3.3.7): `UserIdentity.user("alice", passcode)`, or `UserIdentity.token(...)`.
+
+    `primary` and `secondary` are secrets, which show nowhere. Text is given in UTF-8.
+    """
 
     type: UserIdentityType = attrs.field(converter=UserIdentityType)
-    primary: bytes = attrs.field(repr=False, validator=attrs.validators.instance_of(bytes))
-    secondary: bytes = attrs.field(default=b"", repr=False, validator=attrs.validators.instance_of(bytes))
+    primary: Secret = attrs.field(converter=_secret)
+    secondary: Secret = attrs.field(default=Secret(b""), converter=_secret)
     positive_response: bool = False  #: ask the peer to confirm; without its confirmation the association is aborted
+
+    @secondary.validator
+    def _of_a_user(self, attribute: attrs.Attribute[Secret], value: Secret) -> None:
+        if value and self.type is not UserIdentityType.USERNAME_PASSCODE:
+            raise ValueError(f"{self.type.name} has no secondary field: that is for a passcode")
+
+    @classmethod
+    def user(
+        cls, name: str, passcode: str | bytes | Secret | None = None, *, positive_response: bool = False
+    ) -> UserIdentity:
+        """A user name, and a passcode if there is one."""
+        kind = UserIdentityType.USERNAME if passcode is None else UserIdentityType.USERNAME_PASSCODE
+        return cls(type=kind, primary=name, secondary=passcode or b"", positive_response=positive_response)
+
+    @classmethod
+    def token(
+        cls, type: UserIdentityType, token: str | bytes | Secret, *, positive_response: bool = False
+    ) -> UserIdentity:
+        """A Kerberos service ticket, a SAML assertion or a JSON web token."""
+        if type in (UserIdentityType.USERNAME, UserIdentityType.USERNAME_PASSCODE):
+            raise ValueError(f"{UserIdentityType(type).name} is no token: see UserIdentity.user")
+        return cls(type=type, primary=token, positive_response=positive_response)
 
 
 def _uids(instance: object, attribute: attrs.Attribute[Mapping[str, Value]], value: Mapping[str, Value]) -> None:

@@ -13,7 +13,7 @@ import trio_dicom
 PACKAGE = Path(trio_dicom.__file__).parent
 # From the bottom; the names of one line are one floor. `__init__` is the façade, and stands outside.
 FLOORS = [
-    {"_version", "errors", "uids", "peer", "settings", "tls"},
+    {"_version", "errors", "uids", "peer", "secret", "settings", "tls"},
     {"protocol"},
     {"plain_nursery"},
     {"association"},

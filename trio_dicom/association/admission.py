@@ -56,8 +56,9 @@ class Admission:
       certificate is known by its SHA-256 fingerprint, or by a name that it is made out to: one of its alternative
       names, or its common name. Who has none that is listed is not let in.
     - `check_identity`: an async function of the `UserIdentityRQ` of PS3.7 D.3.3.7 (its `type`, and `primary` and
-      `secondary` as bytes), or of None where the request has none. It returns the server's response, possibly `b""`,
-      or None to refuse. It must answer within `timeouts.association`; an error refuses for now.
+      `secondary`, each a `Secret`: `reveal()` gives the bytes), or of None where the request has none. It returns the
+      server's response, possibly `b""`, or None to refuse. It must answer within `timeouts.association`; an error
+      refuses for now.
     - `associations`, `associations_per_host`: how many there may be at once; more are rejected, for now.
     - `connections_waiting`: connections without an association yet, a quarter of them from one host. Those that have
       waited longest are closed to make room.

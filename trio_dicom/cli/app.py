@@ -13,7 +13,7 @@ from cyclopts import App, CycloptsError, Group, Parameter
 from .._version import __version__
 from ..peer import Peer, check_ae_title
 from .quantities import bytes_per_second
-from .security import ClientSecurity, ServerSecurity
+from .security import ClientSecurity, Identity, ServerSecurity
 
 USAGE = 2
 INTERRUPTED = 130
@@ -290,6 +290,7 @@ def echo(
     calling: Calling = "TRIO_DICOM",
     timeout: Timeout = 30.0,
     security: ClientSecurity = ClientSecurity(),  # noqa: B008
+    identity: Identity = Identity(),  # noqa: B008
 ) -> int:
     """Verify that PEER answers, with C-ECHO.
 
@@ -300,7 +301,7 @@ def echo(
     from .echo import run_echo
 
     _imported()
-    return run_echo(Connection.of(Peer.parse(peer), calling, timeout, security))
+    return run_echo(Connection.of(Peer.parse(peer), calling, timeout, security, identity))
 
 
 @app.command(usage="Usage: trio-dicom send [OPTIONS] PEER PATH...")
@@ -327,6 +328,7 @@ def send(
     report: Report = None,
     quiet: NoWords = False,
     security: ClientSecurity = ClientSecurity(),  # noqa: B008
+    identity: Identity = Identity(),  # noqa: B008
 ) -> int:
     """Send DICOM objects to PEER with C-STORE.
 
@@ -392,6 +394,7 @@ def send(
         calling,
         timeout,
         security,
+        identity,
         max_pdu,
         association_timeout=min(timeout, LONGEST_ACCEPTANCE),
     )

@@ -13,10 +13,10 @@ import attrs
 
 from ..errors import ConnectionLost, TLSError, TLSFileError, TrioDicomError
 from ..peer import Peer
-from ..settings import AssociationSettings, Timeouts
+from ..settings import AssociationSettings, Timeouts, UserIdentity, UserIdentityType
 from ..tls import ENCRYPTED, NO_KEY, TLSContext, TLSProfile, client_context
 from .exit_codes import ExitCode
-from .security import ClientSecurity, ServerSecurity
+from .security import ClientSecurity, Identity, ServerSecurity
 
 
 def usage_error(text: str) -> SystemExit:
@@ -52,6 +52,7 @@ class Connection:
         calling: str,
         timeout: float,
         security: ClientSecurity,
+        identity: Identity,
         max_pdu: int = 131_072,
         *,
         association_timeout: float | None = None,
@@ -65,6 +66,7 @@ class Connection:
             calling_ae_title=calling,
             max_pdu_length=max_pdu,
             send_pdu_length=max_pdu,
+            user_identity=user_identity(identity),
             timeouts=Timeouts(
                 connect=min(timeout, 10.0),
                 tls_handshake=min(timeout, 10.0),
@@ -86,6 +88,27 @@ def check_together(security: ClientSecurity | ServerSecurity) -> None:
         raise usage_error(f"{_option(min(given))} needs --tls")
     if security.key and not security.cert:
         raise usage_error("--key needs --cert")
+
+
+def user_identity(given: Identity) -> UserIdentity | None:
+    """By these options; exits with 2 where they make no sense together."""
+    if given.user is not None and given.token_type is not None:
+        raise usage_error("--user and --token-type are two identities")
+    if given.user is not None:
+        passcode = secret(given.passcode_file, "TRIO_DICOM_PASSCODE")
+        found = UserIdentity.user(given.user, passcode, positive_response=given.confirm_identity)
+    elif given.token_type is not None:
+        token, kind = secret(given.token_file, "TRIO_DICOM_TOKEN"), UserIdentityType[given.token_type.upper()]
+        if token is None:
+            raise usage_error("--token-type needs --token-file, or the variable TRIO_DICOM_TOKEN")
+        found = UserIdentity.token(kind, token, positive_response=given.confirm_identity)
+    elif given != Identity():
+        raise usage_error("an identity needs --user or --token-type")
+    else:
+        return None
+    if (given.passcode_file and not given.user) or (given.token_file and not given.token_type):
+        raise usage_error("--passcode-file goes with --user, and --token-file with --token-type")
+    return found
 
 
 def _option(name: str) -> str:

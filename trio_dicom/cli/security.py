@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from cyclopts import Group, Parameter
 
 TLS = Group("TLS")
+USER = Group("User identity")
 
 Profile = Annotated[
     Literal["bcp-195", "modified-bcp-195"],
@@ -80,6 +81,29 @@ class ClientSecurity:
     dangerous_no_verification: Annotated[
         bool,
         Parameter(group=TLS, negative="", help="take any certificate: anybody may be the peer; warns each time"),
+    ] = False
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """Who we are."""
+
+    user: Annotated[
+        str | None, Parameter(group=USER, help="user name; a passcode is in --passcode-file, or TRIO_DICOM_PASSCODE")
+    ] = None
+    passcode_file: Annotated[
+        Path | None,
+        Parameter(group=USER, help="file with the passcode of --user; else it is the variable TRIO_DICOM_PASSCODE"),
+    ] = None
+    token_type: Annotated[
+        Literal["kerberos", "saml", "jwt"] | None, Parameter(group=USER, help="send a token, which is of this type")
+    ] = None
+    token_file: Annotated[
+        Path | None, Parameter(group=USER, help="file with the token; else it is the variable TRIO_DICOM_TOKEN")
+    ] = None
+    confirm_identity: Annotated[
+        bool, Parameter(group=USER, negative="", help="abort unless the peer confirms the identity")
     ] = False
 
 

@@ -240,7 +240,7 @@ def conclude(request: AssociateRQ, answer: AssociateAC, settings: AssociationSet
         rejected,
         operations_window=_window(ours.invoked, theirs.invoked, settings.limits),
         performed_window=_window(ours.performed, theirs.performed, settings.limits),
-        user_identity_response=None if confirmed is None else confirmed.server_response,
+        user_identity_response=None if confirmed is None else confirmed.server_response.reveal(),
         extended_negotiation={uid: data for uid, data in _extended_negotiation(answer).items() if uid in extended},
     )
 

@@ -16,6 +16,7 @@ from typing import ClassVar, Protocol, TypeAlias
 import attrs
 
 from ..errors import InvalidPDU, printable
+from ..secret import Secret
 from ..settings import Limits
 from ..uids import is_valid_uid
 
@@ -225,17 +226,17 @@ class SOPClassCommonExtendedNegotiation:
 
 @attrs.frozen
 class UserIdentityRQ:
-    """58H: who the requestor is, `type` by PS3.7 table D.3-14. The fields are secrets, and never show in a `repr`."""
+    """58H: who the requestor is, `type` by PS3.7 table D.3-14. `primary` and `secondary` are secrets."""
 
     item_type: ClassVar[int] = 0x58
     type: int
     positive_response_requested: bool
-    primary: bytes = attrs.field(repr=False)
-    secondary: bytes = attrs.field(default=b"", repr=False)
+    primary: Secret = attrs.field(converter=Secret)
+    secondary: Secret = attrs.field(default=Secret(b""), converter=Secret)
 
     def encode(self) -> bytes:
         flags = bytes((self.type, self.positive_response_requested))
-        return encode_item(self.item_type, flags + _counted(self.primary) + _counted(self.secondary))
+        return encode_item(self.item_type, flags + _counted(self.primary.reveal()) + _counted(self.secondary.reveal()))
 
     @classmethod
     def decode(cls, data: memoryview) -> UserIdentityRQ:
@@ -252,10 +253,10 @@ class UserIdentityAC:
     """59H: the acceptor confirms the user identity, with a ticket or token where the type has one (PS3.7 D.3.3.7.2)."""
 
     item_type: ClassVar[int] = 0x59
-    server_response: bytes = attrs.field(repr=False)
+    server_response: Secret = attrs.field(converter=Secret)
 
     def encode(self) -> bytes:
-        return encode_item(self.item_type, _counted(self.server_response))
+        return encode_item(self.item_type, _counted(self.server_response.reveal()))
 
     @classmethod
     def decode(cls, data: memoryview) -> UserIdentityAC:
