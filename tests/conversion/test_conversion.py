@@ -252,7 +252,7 @@ async def test_what_fails_costs_one_object_and_names_nobody(
     transform, reason: str, is_virtual: bool, autojump_clock, caplog
 ) -> None:
     stand_still.set(is_virtual)
-    caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.DEBUG, "trio_dicom")
     with pytest.raises(InvalidObject) as caught:
         await Conversion(transform).convert(read, EXPLICIT)
     assert caught.value.reason == reason
@@ -263,7 +263,7 @@ async def test_what_fails_costs_one_object_and_names_nobody(
 
 async def test_the_cause_is_chained_and_the_place_is_in_the_log(autojump_clock, caplog) -> None:
     stand_still.set(True)
-    caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.DEBUG, "trio_dicom")
     with pytest.raises(InvalidObject) as caught:
         await Conversion(fail).convert(read, EXPLICIT)
     assert type(caught.value.__cause__) is ValueError

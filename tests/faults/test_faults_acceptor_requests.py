@@ -270,7 +270,7 @@ LEGAL = {b"../x", b"/etc/passwd"}
 @pytest.mark.parametrize("title", TITLES, ids="fault66-{!r}".format)
 @pytest.mark.parametrize(("which", "reason"), [("called", 7), ("calling", 3)])
 async def test_a_title_that_is_hostile(title, which, reason, autojump_clock, caplog):
-    caplog.set_level("DEBUG")
+    caplog.set_level("DEBUG", "trio_dicom")
     async with memory_server(Keeper()) as server:
         peer = await server.connect()
         await peer.send(usual(**{which: title}))

@@ -511,7 +511,7 @@ async def test_a_data_set_that_comes(size, outcome, autojump_clock):
     ],
 )
 async def test_error_comments(comment, autojump_clock, caplog):
-    caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.DEBUG, "trio_dicom")
 
     async def script(peer: ScriptedPeer) -> None:
         await peer.accept()

@@ -510,7 +510,7 @@ async def test_the_answer_to_a_user_identity(response, error, autojump_clock, ca
         await peer.accept(user_items=[] if response is None else [UserIdentityAC(response)])
         await peer.serve_requests()
 
-    caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.DEBUG, "trio_dicom")
     identity = UserIdentity(type=2, primary=b"alice", secondary=b"open sesame", positive_response=True)
     met = await meet(script, settings=AssociationSettings(user_identity=identity))
     if error is None:

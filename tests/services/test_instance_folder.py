@@ -295,7 +295,7 @@ async def test_space_that_is_to_be_kept_free_fault82(
 async def test_nothing_of_the_patient_or_the_instance_is_logged(
     root: pathlib.Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level("DEBUG")
+    caplog.set_level("DEBUG", "trio_dicom")
     folder = InstanceFolder(root, layout="{patient_id}/{sop_instance_uid}.dcm")
     (root / "CANARY").write_bytes(b"")  # where a folder should be
     stored = await folder.store(instance(data_set(10, more=[(0x00100020, "LO", b"CANARY")])))

@@ -55,7 +55,7 @@ def test_pydicom_reads_it(sop_class: SOPClass, syntax: str) -> None:
     assert read.file_meta.TransferSyntaxUID == syntax
     assert read.SOPClassUID == read.file_meta.MediaStorageSOPClassUID == sop_class
     assert read.SOPInstanceUID == read.file_meta.MediaStorageSOPInstanceUID == instance_uid(7)
-    assert read.PatientID == "TEST-NOBODY"
+    assert read.PatientID == "CANARY-PHI"
     again = make_instance(sop_class, syntax, number=7, rows=9, columns=5)
     assert {each.tag: each.value for each in read} == {each.tag: each.value for each in again}
     assert {each.tag: each.VR for each in read} == {each.tag: each.VR for each in again}

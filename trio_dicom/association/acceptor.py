@@ -186,13 +186,13 @@ class AssociationServer:
                     self._open.discard(association)
             if visit.scope.cancelled_caught:
                 log.info("a connection from %s was closed before there was an association: others need the room", host)
-            elif association.failure is not None:
-                log.info("association with %s ended: %s", host, association.failure)
         except TrioDicomError as failure:
             level = logging.ERROR if isinstance(failure, InternalError) else logging.INFO
             # A text: the failure itself would stay with this frame, and all that was received with it.
             what = f"the TLS handshake failed: {failure.reason}" if isinstance(failure, TLSError) else str(failure)
-            log.log(level, "connection from %s: %s", host, what)
+            is_rejected = isinstance(failure, AssociationRejected)
+            about = {"event": "rejected" if is_rejected else "failed", "host": host, "outcome": type(failure).__name__}
+            log.log(level, "connection from %s: %s", host, what, extra=about)
         except Exception as error:
             log.error("a connection from %s failed with %s (details at DEBUG)", host, type(error).__name__)
             log.debug("the failure", exc_info=error)

@@ -49,6 +49,7 @@ from ..protocol.status import Status
 from ..protocol.upper_layer import ConnectionClosed, UpperLayer
 from ..settings import AssociationSettings
 from ..uids import VERIFICATION
+from .account import Account
 from .in_flight import InFlight
 from .operation import Batch, Delivery, Echo, Operation
 from .performing import Performer, Services
@@ -98,6 +99,7 @@ class Association:
         self._operations: set[Operation] = set()  # somebody waits for them
         self._in_flight = InFlight(negotiated.operations_window, settings.limits.response_data_set)
         self._performer = None if services is None else Performer(self, services, self._respond)
+        self.account = Account(peer, negotiated, is_requestor=services is None)
         self._scope = trio.CancelScope()  # of the tasks
         self._nursery: trio.Nursery | None = None  # theirs
         self._read_scope = trio.CancelScope()
@@ -417,6 +419,7 @@ class Association:
 
         Raises `InternalError` for a bug of this library, and nothing else but `Cancelled`.
         """
+        self.account.open()
         try:
             with self._scope:
                 async with trio.open_nursery() as nursery:
@@ -438,7 +441,10 @@ class Association:
         finally:
             detail = "its nursery was cancelled"
             self._end(AssociationAborted(0, 0, by_peer=False, detail=detail), abort=True)
-            await self._say_farewell_and_close()
+            try:
+                await self._say_farewell_and_close()
+            finally:
+                self.account.close(self.failure)
 
     async def discard(self) -> None:
         """End it without its tasks ever having run."""
@@ -487,8 +493,6 @@ class Association:
         if abort:
             blame = (failure.abort_source, failure.abort_reason) if isinstance(failure, ProtocolViolation) else (0, 0)
             self._farewell = self._machine.reply() or self._machine.send(Abort(*blame))
-        if not isinstance(failure, AssociationClosed):
-            log.debug("association ended: %s", failure)
         for operation in list(self._operations):
             operation.settle()
         self._turn.end()
@@ -631,6 +635,7 @@ class Association:
         operation, response = settled
         is_early = not operation.may_be_answered
         operation.accept(response)  # type: ignore[arg-type]  # one of its kind: that was checked
+        self.account.note(response, operation.bytes_sent)
         if is_early:  # refused early: the rest of the message would be sent for nothing
             detail = "the peer refused an object before it had all of it"
             self._end(AssociationAborted(0, 0, by_peer=False, detail=detail), abort=True)

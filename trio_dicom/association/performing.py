@@ -422,6 +422,7 @@ class Performer:
                     _log_failure(service, error)
                     response = request.response(PROCESSING_FAILURE, "the service failed")
                     await self.respond(request.context, response, None)
+                self._association.account.note(response, request.bytes_received)
         finally:
             del self._running[request]
             same = self._by_id[request.message_id]

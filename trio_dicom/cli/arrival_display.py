@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ..association import account
 from ..peer import host_and_port
 from .arrival import Arrival, Fate
 from .line_queue import LineQueue
@@ -151,6 +152,8 @@ class _DisplayHandler(logging.Handler):
         self._display = display
 
     def emit(self, record: logging.LogRecord) -> None:
+        if record.name == account.__name__ and getattr(record, "outcome", "released") == "released":
+            return  # the lines of its objects tell enough
         self._display.say(f"trio-dicom: {record.getMessage()}")
 
 

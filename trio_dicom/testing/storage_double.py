@@ -311,7 +311,7 @@ async def storage_scp(
             scp.reply(0xA700, times=2)
             await my_sender(scp.address)
             await scp.wait_for(3)
-        assert [each.PatientID for each in scp.stored] == ["TEST-NOBODY"]
+        assert [each.PatientID for each in scp.stored] == ["CANARY-PHI"]
 
     It can be reached in memory, too: `ScriptedStorageSCP.link` and `stream`. It takes every SOP class and transfer
     syntax, unless `sop_classes` or `transfer_syntaxes` (UIDs) are given, and answers C-ECHO. `settings` are those of
