@@ -152,3 +152,10 @@ class AssociationSettings:
     user_identity: UserIdentity | None = None
     timeouts: Timeouts = attrs.field(factory=Timeouts)
     limits: Limits = attrs.field(factory=Limits)
+
+    def __attrs_post_init__(self) -> None:
+        if self.max_pdu_length > self.limits.pdu_length:
+            raise ValueError(
+                f"max_pdu_length of {self.max_pdu_length} is more than limits.pdu_length, {self.limits.pdu_length}: "
+                "what the peer is told that it may send would be refused"
+            )

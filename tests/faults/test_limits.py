@@ -143,3 +143,9 @@ def test_the_defaults_that_are_safe(tmp_path) -> None:
     assert InstanceFolder(tmp_path)._max_object_size == 16 << 30
     parameters = inspect.signature(acceptor.serve_associations).parameters
     assert parameters["host"].default == "127.0.0.1"
+
+
+def test_what_is_announced_is_not_refused() -> None:
+    AssociationSettings(max_pdu_length=4096, limits=Limits(pdu_length=4096))
+    with pytest.raises(ValueError, match=r"max_pdu_length of 4097 is more than limits\.pdu_length, 4096"):
+        AssociationSettings(max_pdu_length=4097, limits=Limits(pdu_length=4096))
