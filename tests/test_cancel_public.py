@@ -46,7 +46,8 @@ from trio_dicom import (
 )
 from trio_dicom.association import requestor
 from trio_dicom.association.performing import ANY
-from trio_dicom.protocol.command import CFindRQ, CStoreRQ
+from trio_dicom.protocol.command import CStoreRQ
+from trio_dicom.protocol.other_services import CFindRQ
 from trio_dicom.sources.threads import stand_still
 from trio_dicom.testing import (
     Cut,

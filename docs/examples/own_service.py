@@ -8,7 +8,7 @@ from pydicom.filereader import read_dataset
 from pydicom.filewriter import write_dataset
 
 from trio_dicom import Service, serve_associations
-from trio_dicom.protocol.command import CFindRQ
+from trio_dicom.protocol.other_services import CFindRQ
 
 WORKLIST = "1.2.840.10008.5.1.4.31"
 IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"

@@ -21,21 +21,17 @@ from support.acceptor_link import (
     store_rq,
 )
 from trio_dicom import PresentationContext
-from trio_dicom.protocol.command import (
-    CCancelRQ,
-    CEchoRQ,
-    CEchoRSP,
+from trio_dicom.protocol.command import CCancelRQ, CEchoRQ, CEchoRSP, CStoreRSP, encode_command
+from trio_dicom.protocol.other_services import (
     CFindRQ,
     CGetRQ,
     CMoveRQ,
-    CStoreRSP,
     NActionRQ,
     NCreateRQ,
     NDeleteRQ,
     NEventReportRQ,
     NGetRQ,
     NSetRQ,
-    encode_command,
 )
 from trio_dicom.protocol.pdu import PDV, Abort, AssociateAC, PDataTF, ReleaseRP, ReleaseRQ
 from trio_dicom.testing.scripted_peer import association_request, encoded, message

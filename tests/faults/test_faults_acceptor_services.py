@@ -30,7 +30,8 @@ from trio_dicom import (
     StoreReply,
     Timeouts,
 )
-from trio_dicom.protocol.command import CEchoRQ, CEchoRSP, CFindRQ, CFindRSP, CStoreRSP, NGetRSP
+from trio_dicom.protocol.command import CEchoRQ, CEchoRSP, CStoreRSP
+from trio_dicom.protocol.other_services import CFindRQ, CFindRSP, NGetRSP
 from trio_dicom.protocol.pdu import Abort, PDataTF, ReleaseRP, ReleaseRQ
 from trio_dicom.testing.instances import make_instance_file
 from trio_dicom.testing.scripted_peer import encoded, message

@@ -22,7 +22,8 @@ from trio_dicom import (
     TrioDicomError,
     UnexpectedPDU,
 )
-from trio_dicom.protocol.command import CStoreRSP, NEventReportRQ
+from trio_dicom.protocol.command import CStoreRSP
+from trio_dicom.protocol.other_services import NEventReportRQ
 from trio_dicom.protocol.pdu import Abort, ReleaseRP, ReleaseRQ
 from trio_dicom.testing import (
     ScriptedPeer,

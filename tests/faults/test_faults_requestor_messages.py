@@ -29,7 +29,8 @@ from trio_dicom import (
     UnexpectedMessageID,
     UnexpectedPDU,
 )
-from trio_dicom.protocol.command import CEchoRSP, CFindRSP, CStoreRQ, CStoreRSP, NEventReportRQ, encode_command
+from trio_dicom.protocol.command import CEchoRSP, CStoreRQ, CStoreRSP, encode_command
+from trio_dicom.protocol.other_services import CFindRSP, NEventReportRQ
 from trio_dicom.protocol.pdu import Abort
 from trio_dicom.testing import (
     ScriptedPeer,

@@ -9,17 +9,9 @@ from collections.abc import Mapping
 
 import attrs
 
-from trio_dicom.protocol.command import (
-    CCancelRQ,
-    CEchoRQ,
-    CFindRQ,
-    CMoveRQ,
-    Command,
-    CStoreRQ,
-    NEventReportRQ,
-    encode_command,
-)
+from trio_dicom.protocol.command import CCancelRQ, CEchoRQ, Command, CStoreRQ, encode_command
 from trio_dicom.protocol.negotiation import PresentationContext, as_presentation_contexts, propose
+from trio_dicom.protocol.other_services import CFindRQ, CMoveRQ, NEventReportRQ
 from trio_dicom.protocol.pdu import Abort, AssociateRJ, AssociateRQ, ReleaseRP, ReleaseRQ
 from trio_dicom.settings import AssociationSettings, Role, UserIdentity
 from trio_dicom.sources.part10 import MEDIA_STORAGE_DIRECTORY, parse_head

@@ -1,7 +1,8 @@
 """DIMSE command sets (PS3.7 sections 9.3, 10.3 and annex E) as frozen messages.
 
 1. A message is a class; its fields are the elements of the command set, named by their keywords in snake_case. The two
-   tables below, elements and messages, are all that encoding and decoding know.
+   tables below, elements and messages, are all that encoding and decoding know. Those of C-STORE and C-ECHO are here,
+   all others in `other_services`.
 2. A command set is Implicit VR Little Endian whatever the presentation context says, ascending, each element even.
 3. What decides the meaning is checked: tags, order, lengths, the command field, the message ID, the status. What does
    not is let pass: a wrong or missing group length, retired and unknown elements of group 0000, a priority that is
@@ -17,11 +18,14 @@ import functools
 import operator
 import struct
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import attrs
 
 from ..errors import DIMSEDecodeError, InvalidResponse
+
+if TYPE_CHECKING:
+    from .other_services import OtherRequest, OtherResponse
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
@@ -80,40 +84,6 @@ class CStoreRQ:
 
 
 @attrs.frozen
-class _IdentifierRequest:
-    message_id: int
-    affected_sop_class_uid: str
-    priority: int = Priority.MEDIUM
-    has_data_set: bool = True
-
-
-class CFindRQ(_IdentifierRequest):
-    """C-FIND-RQ, PS3.7 9.3.2.1."""
-
-    __slots__ = ()
-    command_field: ClassVar[CommandField] = CommandField.C_FIND_RQ
-
-
-class CGetRQ(_IdentifierRequest):
-    """C-GET-RQ, PS3.7 9.3.3.1."""
-
-    __slots__ = ()
-    command_field: ClassVar[CommandField] = CommandField.C_GET_RQ
-
-
-@attrs.frozen
-class CMoveRQ:
-    """C-MOVE-RQ, PS3.7 9.3.4.1."""
-
-    command_field: ClassVar[CommandField] = CommandField.C_MOVE_RQ
-    message_id: int
-    affected_sop_class_uid: str
-    move_destination: str
-    priority: int = Priority.MEDIUM
-    has_data_set: bool = True
-
-
-@attrs.frozen
 class CEchoRQ:
     """C-ECHO-RQ, PS3.7 9.3.5.1."""
 
@@ -129,75 +99,6 @@ class CCancelRQ:
 
     command_field: ClassVar[CommandField] = CommandField.C_CANCEL_RQ
     message_id_being_responded_to: int
-    has_data_set: bool = False
-
-
-@attrs.frozen
-class NEventReportRQ:
-    """N-EVENT-REPORT-RQ, PS3.7 10.3.1.1."""
-
-    command_field: ClassVar[CommandField] = CommandField.N_EVENT_REPORT_RQ
-    message_id: int
-    affected_sop_class_uid: str
-    affected_sop_instance_uid: str
-    event_type_id: int
-    has_data_set: bool = False
-
-
-@attrs.frozen
-class NGetRQ:
-    """N-GET-RQ, PS3.7 10.3.2.1. An attribute identifier is a tag: group << 16 | element."""
-
-    command_field: ClassVar[CommandField] = CommandField.N_GET_RQ
-    message_id: int
-    requested_sop_class_uid: str
-    requested_sop_instance_uid: str
-    attribute_identifier_list: tuple[int, ...] = ()
-    has_data_set: bool = False
-
-
-@attrs.frozen
-class NSetRQ:
-    """N-SET-RQ, PS3.7 10.3.3.1."""
-
-    command_field: ClassVar[CommandField] = CommandField.N_SET_RQ
-    message_id: int
-    requested_sop_class_uid: str
-    requested_sop_instance_uid: str
-    has_data_set: bool = True
-
-
-@attrs.frozen
-class NActionRQ:
-    """N-ACTION-RQ, PS3.7 10.3.4.1."""
-
-    command_field: ClassVar[CommandField] = CommandField.N_ACTION_RQ
-    message_id: int
-    requested_sop_class_uid: str
-    requested_sop_instance_uid: str
-    action_type_id: int
-    has_data_set: bool = False
-
-
-@attrs.frozen
-class NCreateRQ:
-    """N-CREATE-RQ, PS3.7 10.3.5.1. Without an instance UID the performer makes one."""
-
-    command_field: ClassVar[CommandField] = CommandField.N_CREATE_RQ
-    message_id: int
-    affected_sop_class_uid: str
-    affected_sop_instance_uid: str | None = None
-    has_data_set: bool = False
-
-
-@attrs.frozen
-class NDeleteRQ:
-    """N-DELETE-RQ, PS3.7 10.3.6.1."""
-
-    command_field: ClassVar[CommandField] = CommandField.N_DELETE_RQ
-    message_id: int
-    requested_sop_class_uid: str
-    requested_sop_instance_uid: str
     has_data_set: bool = False
 
 
@@ -224,42 +125,11 @@ class Response:
     has_data_set: bool = False
 
 
-@attrs.frozen
-class _SubOperationsResponse(Response):
-    """The counts are cumulative, and None where the peer gave none."""
-
-    number_of_remaining_sub_operations: int | None = None
-    number_of_completed_sub_operations: int | None = None
-    number_of_failed_sub_operations: int | None = None
-    number_of_warning_sub_operations: int | None = None
-
-
 class CStoreRSP(Response):
     """C-STORE-RSP, PS3.7 9.3.1.2."""
 
     __slots__ = ()
     command_field: ClassVar[CommandField] = CommandField.C_STORE_RSP
-
-
-class CFindRSP(Response):
-    """C-FIND-RSP, PS3.7 9.3.2.2."""
-
-    __slots__ = ()
-    command_field: ClassVar[CommandField] = CommandField.C_FIND_RSP
-
-
-class CGetRSP(_SubOperationsResponse):
-    """C-GET-RSP, PS3.7 9.3.3.2."""
-
-    __slots__ = ()
-    command_field: ClassVar[CommandField] = CommandField.C_GET_RSP
-
-
-class CMoveRSP(_SubOperationsResponse):
-    """C-MOVE-RSP, PS3.7 9.3.4.2."""
-
-    __slots__ = ()
-    command_field: ClassVar[CommandField] = CommandField.C_MOVE_RSP
 
 
 class CEchoRSP(Response):
@@ -270,84 +140,27 @@ class CEchoRSP(Response):
 
 
 @attrs.frozen
-class NEventReportRSP(Response):
-    """N-EVENT-REPORT-RSP, PS3.7 10.3.1.2."""
-
-    command_field: ClassVar[CommandField] = CommandField.N_EVENT_REPORT_RSP
-    event_type_id: int | None = None
-
-
-@attrs.frozen
-class _AttributeListResponse(Response):
-    attribute_identifier_list: tuple[int, ...] = ()
-
-
-class NGetRSP(_AttributeListResponse):
-    """N-GET-RSP, PS3.7 10.3.2.2; with the attribute identifiers of status 0107H (annex C.4.2)."""
-
-    __slots__ = ()
-    command_field: ClassVar[CommandField] = CommandField.N_GET_RSP
-
-
-class NSetRSP(_AttributeListResponse):
-    """N-SET-RSP, PS3.7 10.3.3.2."""
-
-    __slots__ = ()
-    command_field: ClassVar[CommandField] = CommandField.N_SET_RSP
-
-
-@attrs.frozen
-class NActionRSP(Response):
-    """N-ACTION-RSP, PS3.7 10.3.4.2."""
-
-    command_field: ClassVar[CommandField] = CommandField.N_ACTION_RSP
-    action_type_id: int | None = None
-
-
-class NCreateRSP(_AttributeListResponse):
-    """N-CREATE-RSP, PS3.7 10.3.5.2."""
-
-    __slots__ = ()
-    command_field: ClassVar[CommandField] = CommandField.N_CREATE_RSP
-
-
-class NDeleteRSP(Response):
-    """N-DELETE-RSP, PS3.7 10.3.6.2."""
-
-    __slots__ = ()
-    command_field: ClassVar[CommandField] = CommandField.N_DELETE_RSP
-
-
-@attrs.frozen
 class UnknownRSP(Response):
     """The response to an `UnknownRQ`."""
 
     command_field: int = 0x8000
 
 
-RequestCommand: TypeAlias = (
-    CStoreRQ | CFindRQ | CGetRQ | CMoveRQ | CEchoRQ | CCancelRQ
-    | NEventReportRQ | NGetRQ | NSetRQ | NActionRQ | NCreateRQ | NDeleteRQ | UnknownRQ
-)  # fmt: skip
-ResponseCommand: TypeAlias = (
-    CStoreRSP | CFindRSP | CGetRSP | CMoveRSP | CEchoRSP
-    | NEventReportRSP | NGetRSP | NSetRSP | NActionRSP | NCreateRSP | NDeleteRSP | UnknownRSP
-)  # fmt: skip
-Command: TypeAlias = RequestCommand | ResponseCommand
+RequestCommand: TypeAlias = "CStoreRQ | CEchoRQ | CCancelRQ | UnknownRQ | OtherRequest"
+ResponseCommand: TypeAlias = "CStoreRSP | CEchoRSP | UnknownRSP | OtherResponse"
+Command: TypeAlias = "RequestCommand | ResponseCommand"
 
-_RESPONSES: Mapping[type[RequestCommand], type[ResponseCommand]] = {
-    CStoreRQ: CStoreRSP,
-    CFindRQ: CFindRSP,
-    CGetRQ: CGetRSP,
-    CMoveRQ: CMoveRSP,
-    CEchoRQ: CEchoRSP,
-    NEventReportRQ: NEventReportRSP,
-    NGetRQ: NGetRSP,
-    NSetRQ: NSetRSP,
-    NActionRQ: NActionRSP,
-    NCreateRQ: NCreateRSP,
-    NDeleteRQ: NDeleteRSP,
-}
+_MESSAGES: tuple[type[Command], ...] = (CStoreRQ, CStoreRSP, CEchoRQ, CEchoRSP, CCancelRQ)
+_BY_FIELD: Mapping[int, type[Command]] = {int(message.command_field): message for message in _MESSAGES}
+
+
+def _message_of(command_field: int) -> type[Command] | None:
+    """The class of the messages with this command field, if PS3.7 has it."""
+    if (message := _BY_FIELD.get(command_field)) is not None:
+        return message
+    from .other_services import MESSAGES  # only now: sending and receiving objects starts sooner without
+
+    return MESSAGES.get(command_field)
 
 
 def response_to(request: RequestCommand, status: int, error_comment: str | None = None) -> ResponseCommand:
@@ -361,9 +174,9 @@ def response_to(request: RequestCommand, status: int, error_comment: str | None 
     if isinstance(request, UnknownRQ):
         field = request.command_field | _IS_RESPONSE
         return UnknownRSP(request.message_id, int(status), error_comment=error_comment, command_field=field)
-    kind = _RESPONSES.get(type(request))
-    if kind is None or isinstance(request, CCancelRQ):
+    if isinstance(request, CCancelRQ) or request.command_field & _IS_RESPONSE:
         raise ValueError(f"a {type(request).__name__} has no response")
+    kind: Callable[..., ResponseCommand] = _message_of(request.command_field | _IS_RESPONSE)  # type: ignore[assignment]
     sop_class, sop_instance = (
         getattr(request, f"affected_{what}", None) or getattr(request, f"requested_{what}", None) or None
         for what in ("sop_class_uid", "sop_instance_uid")
@@ -373,13 +186,6 @@ def response_to(request: RequestCommand, status: int, error_comment: str | None 
 
 _IS_RESPONSE = 0x8000  # in a command field
 _LONGEST_COMMENT = 64  # (0000,0902) is an LO
-
-_MESSAGES: tuple[type[Command], ...] = (
-    CStoreRQ, CStoreRSP, CFindRQ, CFindRSP, CGetRQ, CGetRSP, CMoveRQ, CMoveRSP, CEchoRQ, CEchoRSP, CCancelRQ,
-    NEventReportRQ, NEventReportRSP, NGetRQ, NGetRSP, NSetRQ, NSetRSP, NActionRQ, NActionRSP, NCreateRQ, NCreateRSP,
-    NDeleteRQ, NDeleteRSP,
-)  # fmt: skip
-
 
 # --- elements -------------------------------------------------------------------------------------------------------
 
@@ -489,7 +295,17 @@ class _Layout:
     required: frozenset[int]
 
 
+_LAYOUTS: dict[type[Command], _Layout] = {}
+
+
 def _layout(message: type[Command]) -> _Layout:
+    layout = _LAYOUTS.get(message)
+    if layout is None:
+        layout = _LAYOUTS[message] = _laid_out(message)
+    return layout
+
+
+def _laid_out(message: type[Command]) -> _Layout:
     fields = {field.name: field for field in attrs.fields(message)}
     ascending = sorted({*fields, "command_field"}, key=_ELEMENTS.__getitem__)
     arguments = []
@@ -512,18 +328,12 @@ def _layout(message: type[Command]) -> _Layout:
     )
 
 
-_LAYOUTS: Mapping[type[Command], _Layout] = {
-    message: _layout(message) for message in (*_MESSAGES, UnknownRQ, UnknownRSP)
-}
-_LAYOUTS_BY_FIELD: Mapping[int, _Layout] = {int(message.command_field): _LAYOUTS[message] for message in _MESSAGES}
-
-
 def encode_command(command: Command) -> bytes:
     """The command set of `command`, with its group length.
 
     Raises `ValueError` for a number outside 0 to 65,535, a tag outside 32 bits or text outside Latin-1.
     """
-    layout = _LAYOUTS[type(command)]
+    layout = _layout(type(command))
     try:
         body = b"".join(
             [
@@ -573,11 +383,12 @@ def decode_command(data: Buffer) -> Command:
     field = values.get(_COMMAND_FIELD)
     if field is None:
         raise DIMSEDecodeError("a command set without a Command Field", 2, 6)
-    layout = _LAYOUTS_BY_FIELD.get(field)
-    if layout is None:
+    message = _message_of(field)
+    if message is None:
         if field & _IS_RESPONSE:
             raise DIMSEDecodeError(f"unknown Command Field {field:04X}H", 2, 6)
-        layout = _LAYOUTS[UnknownRQ]
+        message = UnknownRQ
+    layout = _layout(message)
     if not layout.required <= values.keys():
         missing = min(layout.required - values.keys())
         detail = f"a {layout.message.__name__} without element (0000,{missing:04X})"
