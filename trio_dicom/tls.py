@@ -145,7 +145,10 @@ class TLSContext(ssl.SSLContext):
 
 @attrs.frozen
 class PeerCertificate:
-    """A certificate that was verified: its `fingerprint`, and the `names` that it is made out to, in lower case."""
+    """A certificate that was verified: its `fingerprint`, and the `names` that it is made out to, in lower case.
+
+    What is no text, and what looks like a fingerprint, is no name; where one cannot be decoded, there are none.
+    """
 
     fingerprint: str
     names: frozenset[str]
@@ -156,10 +159,14 @@ class PeerCertificate:
         certificate = stream.getpeercert(binary_form=True)
         if certificate is None:
             return None
-        fields: dict[str, Any] = stream.getpeercert() or {}  # empty if it was not verified
-        names = [value for _, value in fields.get("subjectAltName", ())]
-        names += [value for part in fields.get("subject", ()) for kind, value in part if kind == "commonName"]
-        return cls(hashlib.sha256(certificate).hexdigest(), frozenset(name.lower() for name in names))
+        try:
+            fields: dict[str, Any] = stream.getpeercert() or {}  # empty if it was not verified
+        except (ssl.SSLError, ValueError):  # UnicodeDecodeError among them
+            fields = {}
+        found = [value for _, value in fields.get("subjectAltName", ())]
+        found += [value for part in fields.get("subject", ()) for kind, value in part if kind == "commonName"]
+        names = (name.lower() for name in found if isinstance(name, str) and not is_fingerprint(name))
+        return cls(hashlib.sha256(certificate).hexdigest(), frozenset(names))
 
 
 def fingerprint_of(text: str) -> str:

@@ -13,6 +13,8 @@ from types import SimpleNamespace
 import attrs
 import pytest
 import trio
+from cryptography import x509
+from cryptography.x509.oid import ExtensionOID, NameOID
 
 from support.certificates import CLIENT, DAY, SERVER, Certified, authority, certify, revocation_list
 from trio_dicom import (
@@ -271,3 +273,55 @@ async def test_fault122_a_certificate_stands_for_titles(
     said = [each for each in server.said if "rejected" in each]
     shown = f"calling AE title not recognised: {doubt} (SHA-256 {pki().client.fingerprint})"
     assert [each.endswith(shown) for each in said] == ([] if doubt is None else [True])
+
+
+ODD_NAMES = {
+    "a directory name": x509.SubjectAlternativeName(
+        [
+            x509.DirectoryName(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "CT One")])),
+            x509.DNSName("ct1.example"),
+        ]
+    ),
+    "not in ASCII": x509.UnrecognizedExtension(ExtensionOID.SUBJECT_ALTERNATIVE_NAME, b"\x30\x06\x82\x04\xe4.de"),
+    "an address of five bytes": x509.UnrecognizedExtension(
+        ExtensionOID.SUBJECT_ALTERNATIVE_NAME, b"\x30\x07\x87\x05\x7f\0\0\1\5"
+    ),
+    "a name and NUL": x509.UnrecognizedExtension(
+        ExtensionOID.SUBJECT_ALTERNATIVE_NAME, b"\x30\x0f\x82\x0dct1.example\0."
+    ),
+}
+NOT_READ = ("not in ASCII", "an address of five bytes", "a name and NUL")
+
+
+@versions
+@pytest.mark.fault_row(122)
+@pytest.mark.parametrize("name", ODD_NAMES)
+@pytest.mark.parametrize("known_by", ["nothing", "fingerprint", "name"])
+async def test_fault122_a_certificate_with_odd_names(
+    known_by: str, name: str, version: ssl.TLSVersion, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A trusted certificate is let in, with or without names that can be read."""
+    odd = certify(["CT One"], pki().ours, usage=[CLIENT], alternative_names=ODD_NAMES[name])
+    known = {"nothing": None, "fingerprint": {odd.fingerprint: "CT1"}, "name": {"ct1.example": "CT1"}}[known_by]
+    async with serving(version, caplog, Admission(certificate_titles=known)) as server:
+        if known_by == "name" and name in NOT_READ:
+            with pytest.raises(AssociationRejected):
+                await call(server, odd)
+        else:
+            await call(server, odd)
+            assert server.stored == ["CT1"]
+    said = f"the certificate is not listed (SHA-256 {odd.fingerprint})"
+    assert any(each.endswith(said) for each in server.said) == (not server.stored)
+
+
+@pytest.mark.fault_row(122)
+async def test_fault122_a_name_is_no_fingerprint(caplog: pytest.LogCaptureFixture) -> None:
+    """A certificate that is made out to the fingerprint of another does not stand for it."""
+    admission = Admission(certificate_titles={pki().client.fingerprint: "CT1"})
+    long_name = x509.SubjectAlternativeName([x509.DNSName(pki().client.fingerprint)])
+    pretender = certify(["pretender"], pki().ours, usage=[CLIENT], alternative_names=long_name)
+    async with serving(ssl.TLSVersion.TLSv1_3, caplog, admission) as server:
+        with pytest.raises(AssociationRejected):
+            await call(server, pretender)
+        await call(server, pki().client)
+    assert server.stored == ["CT1"]

@@ -68,8 +68,12 @@ def certify(
     is_authority: bool = False,
     key: rsa.RSAPrivateKey | None = None,
     algorithm: hashes.HashAlgorithm | None = None,
+    alternative_names: x509.ExtensionType | None = None,
 ) -> Certified:
-    """A certificate for `names`, DNS names or addresses; without an issuer, it is its own."""
+    """A certificate for `names`, DNS names or addresses; without an issuer, it is its own.
+
+    `alternative_names` take the place of `names`, if these cannot be written so.
+    """
     mine = key or ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name or names[0])])
     signer = issuer.key if issuer else mine
@@ -90,7 +94,8 @@ def certify(
         uses |= {"digital_signature": True, "key_cert_sign": True, "crl_sign": True, "decipher_only": False}
         builder = builder.add_extension(x509.KeyUsage(**uses), critical=True)
     else:
-        builder = builder.add_extension(x509.SubjectAlternativeName([_name(name) for name in names]), critical=False)
+        alternative = alternative_names or x509.SubjectAlternativeName([_name(name) for name in names])
+        builder = builder.add_extension(alternative, critical=False)
         builder = builder.add_extension(x509.ExtendedKeyUsage(usage), critical=False)
     return Certified(builder.sign(signer, algorithm or hashes.SHA256()), mine)
 
