@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trio_dicom.errors import DIMSEDecodeError, InvalidResponse, ProtocolViolation
-from trio_dicom.protocol import command as module
 from trio_dicom.protocol import other_services
 from trio_dicom.protocol.command import (
     CCancelRQ,
@@ -28,7 +27,6 @@ from trio_dicom.protocol.command import (
     response_to,
 )
 from trio_dicom.protocol.other_services import (
-    CFindRQ,
     CGetRSP,
     CMoveRQ,
     NActionRSP,
@@ -144,15 +142,13 @@ def test_fault84_a_request_of_a_command_field_that_is_none_can_be_answered(field
 
 
 def test_data_sets_by_default() -> None:
-    assert CStoreRQ(1, CT, "1.2").has_data_set
-    assert CFindRQ(1, CT).has_data_set
-    assert CMoveRQ(1, CT, "DEST").has_data_set
-    assert not CEchoRQ(1, "1.2").has_data_set
-    assert not CCancelRQ(1).has_data_set
-    assert not NGetRQ(1, "1.2", "1.3").has_data_set
-    assert not any(
-        getattr(module, name)(1, 0).has_data_set for name in dir(module) if name.endswith("RSP") and name[1] != "_"
-    )
+    """Those without which the message makes no sense."""
+    by_default = {message.__name__ for message in MESSAGES if attrs.fields(message).has_data_set.default}
+    assert by_default == {"CStoreRQ", "CFindRQ", "CGetRQ", "CMoveRQ", "NSetRQ"}
+
+
+def test_priorities() -> None:
+    assert {each.name: each.value for each in Priority} == {"MEDIUM": 0, "HIGH": 1, "LOW": 2}
 
 
 @pytest.mark.parametrize("data", [bytearray, memoryview])
@@ -287,6 +283,22 @@ def test_what_is_no_command_set(data: bytes) -> None:
     assert (caught.value.abort_source, caught.value.abort_reason) == (2, 6)
 
 
+@pytest.mark.parametrize(
+    ("data", "counts"),
+    [
+        (rsp() + b"\0\0\0\x20", "^.*: 4 bytes after the last element"),
+        (rsp({0x2000: element(0x2000, b"abc", length=6)}), "2000. of 6 bytes, where 3 are left"),
+        (rsp({0x0900: element(0x0900, b"\0\0\0\0")}), "0900. of 4 bytes instead of 2"),
+        (rsp({0x0901: element(0x0901, b"\x08\0")}), "a list of tags of 2 bytes"),
+        (element(0, b"\0\0") + rsp()[12:], "a group length of 2 bytes"),
+        (rsp({0x2000: RSP[0x0002]}), "0000,0002. after .0000,1000."),
+    ],
+)
+def test_what_is_no_command_set_is_counted_right(data: bytes, counts: str) -> None:
+    with pytest.raises(DIMSEDecodeError, match=counts):
+        decode_command(data)
+
+
 @pytest.mark.fault_row(26)
 @pytest.mark.parametrize("number", [0x0120, 0x0900])
 def test_fault26_a_response_without_its_essentials(number: int) -> None:
@@ -321,6 +333,18 @@ def test_an_event_report() -> None:
 def test_the_response_to_a_request(request_: Any, response: Command) -> None:
     assert response_to(request_, 0xA700, "full") == response
     assert decode_command(encode_command(response_to(request_, 0))).status == 0  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    "message", [each for each in MESSAGES if each.__name__.endswith("RQ") and each is not CCancelRQ]
+)
+def test_every_request_has_its_response(message: type[Any]) -> None:
+    given = {"message_id": 7, "move_destination": "DEST", "event_type_id": 1, "action_type_id": 1}
+    fields = [field.name for field in attrs.fields(message) if field.default is attrs.NOTHING]
+    response = response_to(message(**{name: given.get(name, "1.2.3") for name in fields}), 0)
+    assert type(response).__name__ == message.__name__[:-2] + "RSP"
+    assert response.message_id_being_responded_to == 7
+    assert response.affected_sop_class_uid == "1.2.3"
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import attrs
 import pytest
 from pydicom.uid import UID
 
+from trio_dicom._version import __version__
 from trio_dicom.errors import IdentityNotConfirmed, InvalidPDU, NoPresentationContext, PeerLimitUnusable
 from trio_dicom.protocol.negotiation import (
     ANY_TRANSFER_SYNTAX,
@@ -130,7 +131,8 @@ def test_a_plain_proposal() -> None:
     assert length == MaximumLength(131_072)
     assert implementation == ImplementationClassUID(IMPLEMENTATION_CLASS_UID)
     assert isinstance(version, ImplementationVersionName)
-    assert 1 <= len(version.name) <= 16
+    assert len(version.name) == min(16, len(full := f"TRIO_DICOM_{__version__}"))
+    assert full.startswith(version.name)
     assert rejection(proposal) is None
 
 
@@ -369,6 +371,22 @@ def test_an_identity_is_confirmed_only_where_that_was_asked_for() -> None:
     for asked, response, confirmed in [(True, b"", True), (True, None, False), (False, b"x", False)]:
         ac, _ = answer(request(identity(asked)), {CT: DEFAULTS}, SETTINGS, identity_response=response)
         assert any(isinstance(item, UserIdentityAC) for item in ac.user_information) == confirmed
+
+
+ROLES = [Role(scu=scu, scp=scp) for scu in (True, False) for scp in (True, False)]
+
+
+@pytest.mark.fault_row(54)
+@pytest.mark.parametrize("allowed", ROLES, ids=str)
+@pytest.mark.parametrize("asked", ROLES, ids=str)
+def test_fault54_a_role_is_had_if_it_is_asked_for_and_allowed(asked: Role, allowed: Role) -> None:
+    proposal = request(AssociationSettings(roles={CT: asked}))
+    response, acceptor = answer(proposal, {CT: DEFAULTS}, AssociationSettings(roles={CT: allowed}))
+    scu, scp = asked.scu and allowed.scu, asked.scp and allowed.scp
+    assert RoleSelection(CT, scu, scp) in response.user_information
+    assert (acceptor.accepted[1].as_scu, acceptor.accepted[1].as_scp) == (scp, scu)
+    requestor = conclude(proposal, response, SETTINGS).accepted[1]
+    assert (requestor.as_scu, requestor.as_scp) == (scu, scp)
 
 
 def test_roles_for_classes_that_are_not_supported_are_not_answered() -> None:

@@ -143,6 +143,7 @@ def test_no_more_than_none_of_nothing() -> None:
     buffer.feed(b"")
     assert buffer.next_pdu() is None
     assert not buffer.is_inside_pdu
+    assert buffer.longest_p_data == 0
 
 
 def test_is_inside_pdu_from_the_first_byte_to_the_last() -> None:

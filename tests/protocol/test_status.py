@@ -14,15 +14,29 @@ from trio_dicom.protocol.status import Status, StatusCategory
         (0x0000, "success", "Success"),
         (0x0001, "warning", "Warning: Requested Optional Attributes Not Supported"),
         (0x0105, "failure", "No Such Attribute"),
+        (0x0106, "failure", "Invalid Attribute Value"),
         (0x0107, "warning", "Warning: Attribute List Error"),
         (0x0110, "failure", "Processing Failure"),
         (0x0111, "failure", "Duplicate SOP Instance"),
+        (0x0112, "failure", "No Such SOP Instance"),
+        (0x0113, "failure", "No Such Event Type"),
+        (0x0114, "failure", "No Such Argument"),
+        (0x0115, "failure", "Invalid Argument Value"),
         (0x0116, "warning", "Warning: Attribute Value Out of Range"),
+        (0x0117, "failure", "Invalid Object Instance"),
+        (0x0118, "failure", "No Such SOP Class"),
+        (0x0119, "failure", "Class-Instance Conflict"),
+        (0x0120, "failure", "Missing Attribute"),
+        (0x0121, "failure", "Missing Attribute Value"),
         (0x0122, "failure", "Refused: SOP Class Not Supported"),
+        (0x0123, "failure", "No Such Action"),
         (0x0124, "failure", "Refused: Not Authorized"),
         (0x0199, "failure", "Failure, not listed for the service"),
+        (0x0210, "failure", "Duplicate Invocation"),
         (0x0211, "failure", "Unrecognized Operation"),
+        (0x0212, "failure", "Mistyped Argument"),
         (0x0213, "failure", "Resource Limitation"),
+        (0x0214, "failure", "Refused: Not Authorized"),
         (0x02FF, "failure", "Failure, not listed for the service"),
         (0x0300, "unknown", "Unknown, not listed for the service"),
         (0x1234, "unknown", "Unknown, not listed for the service"),
@@ -95,3 +109,10 @@ def test_a_status_has_16_bits(code: int) -> None:
 )
 def test_when_to_try_again(code: int, retry: Retry) -> None:
     assert Status(code).retry is retry
+
+
+def test_no_other_code_is_worth_another_attempt() -> None:
+    again = {code for code in range(0x10000) if Status(code).retry is not Retry.NEVER}
+    configured = {0x0112, 0x0118, 0x0122, 0x0124, 0x0214}
+    assert again == {0x0110, 0x0210, 0x0213, *configured, *range(0xA700, 0xA800)}
+    assert all(Status(code).retry is Retry.AFTER_CONFIG for code in configured)

@@ -131,6 +131,20 @@ def test_what_has_no_meaning_is_refused(item_type: int, value: str) -> None:
     assert (caught.value.abort_source, caught.value.abort_reason) == (2, 6)
 
 
+@pytest.mark.parametrize(
+    ("item_type", "value", "counts"),
+    [
+        (0x51, "0000400000", "ends with 5 bytes where there are 4 to be"),
+        (0x54, "0003312e320200", "an SCU role is 2, neither 0 nor 1"),
+        (0x56, "ffff312e32", "declares 65535 bytes where 3 are left"),
+        (0x58, "010000034142430000ff", "ends with 1 bytes where there are 0 to be"),
+    ],
+)
+def test_what_is_refused_is_counted_right(item_type: int, value: str, counts: str) -> None:
+    with pytest.raises(InvalidPDU, match=counts):
+        decode(ui.encode_item(item_type, bytes.fromhex(value)))
+
+
 @pytest.mark.fault_row(14)
 @pytest.mark.parametrize("left_over", ["51", "5100", "510000", "51000004", "510000040000 40", "5100ffff"])
 def test_fault14_an_item_that_runs_past_the_end_is_refused(left_over: str) -> None:

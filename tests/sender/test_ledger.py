@@ -154,16 +154,57 @@ async def test_a_later_run_does_not_take_doubt_back(path, how, later, is_begun):
     assert outcomes(path) == {b"0": "stored"}
 
 
-async def test_doubt_does_not_outlive_a_change_of_the_input(path):
+@pytest.mark.parametrize("is_looked_up", [True, False])
+@pytest.mark.parametrize("change", [{"size": 7}, {"mtime_ns": 6}], ids=str)
+async def test_doubt_does_not_outlive_a_change_of_the_input(path, change, is_looked_up):
     async with open_ledger(path, PEER) as ledger:
         await ledger.begin([entry(0)])
-    changed = identity(0, mtime_ns=6)
+    changed = identity(0, **change)
     async with open_ledger(path, PEER) as ledger:
-        await ledger.look_up([changed])
-        assert not ledger.was_in_doubt(changed)
+        if is_looked_up:
+            await ledger.look_up([changed])
+            assert not ledger.was_in_doubt(changed)
         await ledger.begin([entry(changed)])
         ledger.settle(changed, report(Outcome.NOT_SENT))
     assert outcomes(path) == {b"0": "not_sent"}
+
+
+@pytest.mark.parametrize("change", [{"size": 7}, {"mtime_ns": 6}], ids=str)
+async def test_what_arrived_says_nothing_of_a_changed_input(path, change):
+    await settled_in_a_run(path, report())
+    changed = identity(0, **change)
+    async with open_ledger(path, PEER) as ledger:
+        await ledger.begin([entry(changed)])
+        assert outcomes(path) == {b"0": "in_doubt"}
+        ledger.settle(changed, report(Outcome.NOT_SENT))
+    assert outcomes(path) == {b"0": "not_sent"}
+
+
+# What a row says of an attempt before there was one.
+NO_ATTEMPT = {"settled": None, "status": None, "attempts": 0, "bytes": 0, "transfer_syntax_uid": None, "retry": "later"}
+
+
+async def test_of_an_earlier_attempt_nothing_is_left_once_it_is_begun_again(path):
+    failed = report(Outcome.REFUSED, status=Status(0xA700), attempts=3, reason="full", transfer_syntax_uid="1.2.3")
+    await settled_in_a_run(path, failed)
+    before = rows(path)[b"/data/0.dcm"]
+    async with open_ledger(path, PEER) as ledger:
+        await ledger.begin([attrs.evolve(entry(0), sop_class_uid="1.2.5", sop_instance_uid="1.2.6")])
+        (row,) = rows(path).values()
+    assert row.items() >= NO_ATTEMPT.items()
+    assert (row["sop_class_uid"], row["sop_instance_uid"], row["run"]) == ("1.2.5", "1.2.6", 2)
+    assert row["begun"] > before["settled"]
+    assert row["reason"] == "begun, and its end is not noted"
+
+
+async def test_of_an_earlier_attempt_nothing_is_left_once_the_input_has_changed(path):
+    failed = report(Outcome.REFUSED, status=Status(0xA700), attempts=3, reason="full", transfer_syntax_uid="1.2.3")
+    await settled_in_a_run(path, attrs.evolve(failed, was_in_doubt=True))
+    assert await look_up(path, identity(0, size=7)) == [None]
+    (row,) = rows(path).values()
+    uids = {"sop_class_uid": None, "sop_instance_uid": None}
+    assert row.items() >= (NO_ATTEMPT | uids | {"begun": None, "was_in_doubt": 0, "run": 2, "size": 7}).items()
+    assert row["reason"] == "its turn has not come"
 
 
 async def test_an_object_begun_twice_in_a_run_is_not_in_doubt_for_that(path):

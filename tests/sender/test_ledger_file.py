@@ -268,6 +268,33 @@ async def test_two_runs_in_one_process_are_refused_and_leave_the_first_its_locks
             await use(path)
 
 
+async def test_another_file_that_comes_before_the_lock_is_had_is_left_alone(path, monkeypatch):
+    await use(path)
+    acquire = LedgerLock.acquire
+
+    def replaced_meanwhile(lock):
+        path.unlink()
+        change(path, "CREATE TABLE theirs (number)")
+        return acquire(lock)
+
+    monkeypatch.setattr(LedgerLock, "acquire", replaced_meanwhile)
+    with pytest.raises(LedgerError, match="no ledger of trio_dicom"):
+        await use(path)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("theirs",)]
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("delete",)
+
+
+def test_once_it_is_abandoned_nothing_is_written(path):
+    file = ledger_file.LedgerFile(path, PEER)
+    file.open()
+    file.abandon()
+    for call in (lambda: file.exchange([], [], []), lambda: file.finish([])):
+        with pytest.raises(LedgerError, match="it is closed"):
+            call()
+    assert not LedgerLock(str(path)).is_held()
+
+
 def test_who_asks_whether_a_run_is_under_way_keeps_none_from_beginning(path):
     lock = LedgerLock(str(path))
     assert lock.is_held() is False
