@@ -6,6 +6,7 @@ import contextlib
 import os
 import socket
 import ssl
+import struct
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -77,6 +78,28 @@ def test_plain_and_tls_do_not_mix(
     ended, report = command_line.send(scripted_peer(plain, tls=server), file)
     assert report[0]["outcome"] == "not_sent"
     assert ended.code in (69, 75)
+
+
+def test_a_plain_peer_that_resets_the_connection(
+    command_line: CommandLine, tls_files: dict[str, Path], file: Path
+) -> None:
+    """As storescp does when it reads a ClientHello: trouble of the network's, for all that we know."""
+
+    def reset(listener: socket.socket) -> None:
+        for _ in range(2):
+            connection, _ = listener.accept()
+            connection.recv(1 << 16)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connection.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=reset, args=(listener,), daemon=True)
+        thread.start()
+        address = f"PEER@127.0.0.1:{listener.getsockname()[1]}"
+        for command in (("echo", address), ("send", address, file)):
+            ended = command_line(*command, "--tls", "--ca", tls_files["ca"])
+            assert (ended.code, "does the peer speak TLS on this port?" in ended.err) == (75, True), command
+        thread.join(5)
 
 
 def test_a_client_certificate(
@@ -226,6 +249,9 @@ def test_a_receiver_that_knows_who_calls(
     tls = ("--tls", "--ca", own("ca"), "--server-name", "archive.example", "--cert", own("client"))
     tls += ("--key", own("encrypted"), "--key-password-file", own("password"))
     with receiving(tmp_path / "in", *receiving_tls, *certified) as receiver:
+        assert receiver.title == "ANY"  # who may call says nothing of how we are called
+    with receiving(tmp_path / "in", *receiving_tls, *certified, "--ae", "STORE") as receiver:
+        assert receiver.title == "STORE"
         for title, code in (("CT1", 0), ("CT2", 0), ("CT3", 69)):
             assert command_line("echo", receiver.address, "--calling", title, *tls).code == code, title
     with receiving(tmp_path / "in", *receiving_tls, "--crl", own("revoked")) as receiver:

@@ -6,7 +6,7 @@ import logging
 
 import trio
 
-from ..errors import AssociationError, ConnectFailed, Retry, TrioDicomError
+from ..errors import Retry, TrioDicomError
 from ..services.verification import echo
 from .connection import Connection
 from .display import print_line
@@ -45,6 +45,4 @@ async def _echo(connection: Connection) -> int:
 
 def code_of_failure(error: TrioDicomError) -> ExitCode:
     """The exit code for an association that did not come about."""
-    if isinstance(error, AssociationError | ConnectFailed) and error.retry in (Retry.LATER, Retry.NEW_ASSOCIATION):
-        return ExitCode.TRY_AGAIN
-    return ExitCode.REFUSED
+    return ExitCode.TRY_AGAIN if error.retry in (Retry.LATER, Retry.NEW_ASSOCIATION) else ExitCode.REFUSED

@@ -66,8 +66,8 @@ class Reception:
             raise usage_error("--certified needs --ca: without it nobody is asked for a certificate")
         titles: dict[str, set[str]] = {}
         for text in security.certified:
-            name, _, title = text.rpartition("=")
-            titles.setdefault(name, set()).add(title)
+            name, _, may_call = text.rpartition("=")
+            titles.setdefault(name, set()).add(may_call)
         context = tls_context(server_context, security) if security.tls else None
         admission = Admission(
             ae_title=title,
