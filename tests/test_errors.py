@@ -39,7 +39,7 @@ SAMPLES: list[tuple[errors.TrioDicomError, str]] = [
     (errors.AssociationRejected(0, 255, 9), "the peer rejected the association (result 0): source 255, reason 9"),
     (
         errors.NoAcceptedContexts((("1.2", 3),)),
-        "the peer accepted none of the presentation contexts: 1.2 (result 3)",
+        "the peer accepted none of the presentation contexts: 1.2: SOP class not supported (result 3)",
     ),
     (
         errors.PeerLimitUnusable(7),
@@ -68,7 +68,17 @@ SAMPLES: list[tuple[errors.TrioDicomError, str]] = [
     ),
     (
         errors.NoPresentationContext("1.2", "1.3"),
-        "no presentation context for SOP class 1.2 in transfer syntax 1.3; the SOP class was not accepted",
+        "no presentation context for SOP class 1.2 in transfer syntax 1.3; it was not proposed, or the peer is its SCU",
+    ),
+    (
+        errors.NoPresentationContext("1.2", "1.3", result=4),
+        "no presentation context for SOP class 1.2 in transfer syntax 1.3; "
+        "the peer rejected it: transfer syntaxes not supported (result 4)",
+    ),
+    (
+        errors.NoPresentationContext("1.2", "1.3", ("1.4",), 99),
+        "no presentation context for SOP class 1.2 in transfer syntax 1.3; "
+        "the peer rejected it: for a reason that the standard does not have (result 99); accepted for it: 1.4",
     ),
     (errors.LedgerError("a\n.db", "it is damaged"), "ledger a\\n.db: it is damaged"),
     (errors.StatusError(None, "0xA700", Retry.LATER), "the peer did not store the object: 0xA700"),

@@ -154,6 +154,19 @@ class AssociationRejected(AssociationError):
         return f"{who} {kind}: {why}"
 
 
+_RESULTS = {
+    1: "user rejection",
+    2: "no reason",
+    3: "SOP class not supported",
+    4: "transfer syntaxes not supported",
+}
+
+
+def _result(result: int) -> str:
+    """Of a presentation context, in words (PS3.8 table 9-18)."""
+    return f"{_RESULTS.get(result, 'for a reason that the standard does not have')} (result {result})"
+
+
 @attrs.define(eq=False, slots=False)
 class NoAcceptedContexts(AssociationError):
     """The peer accepted the association, but none of its presentation contexts."""
@@ -162,7 +175,7 @@ class NoAcceptedContexts(AssociationError):
     retry = Retry.NEVER
 
     def __str__(self) -> str:
-        listed = ", ".join(f"{uid} (result {result})" for uid, result in self.rejected[:8])
+        listed = ", ".join(f"{uid}: {_result(result)}" for uid, result in self.rejected[:8])
         return f"the peer accepted none of the presentation contexts: {listed}"
 
 
@@ -295,9 +308,16 @@ class NoPresentationContext(TrioDicomError):
     sop_class_uid: str
     transfer_syntax_uid: str
     accepted: tuple[str, ...] = ()  #: transfer syntax UIDs accepted for the SOP class
+    result: int | None = None  #: how the peer rejected it (PS3.8 table 9-18), if it did
 
     def __str__(self) -> str:
-        have = f"accepted for it: {', '.join(self.accepted)}" if self.accepted else "the SOP class was not accepted"
+        have = (
+            f"accepted for it: {', '.join(self.accepted)}"
+            if self.accepted
+            else "it was not proposed, or the peer is its SCU"
+        )
+        if self.result is not None:
+            have = f"the peer rejected it: {_result(self.result)}" + (f"; {have}" if self.accepted else "")
         wanted = f"SOP class {self.sop_class_uid} in transfer syntax {self.transfer_syntax_uid}"
         return f"no presentation context for {wanted}; {have}"
 

@@ -402,12 +402,21 @@ def test_the_context_for_a_message() -> None:
         AcceptedContext(3, CT, EXPLICIT_VR_LITTLE_ENDIAN),
         AcceptedContext(5, VERIFICATION, EXPLICIT_VR_LITTLE_ENDIAN, as_scu=False, as_scp=True),
     )
-    negotiated = Negotiated({each.context_id: each for each in contexts})
+    rejected = (RejectedContext(CT, ("1.2.3", "1.2.4"), 4), RejectedContext(MR, (IMPLICIT_VR_LITTLE_ENDIAN,), 3))
+    negotiated = Negotiated({each.context_id: each for each in contexts}, rejected)
     assert negotiated.find(CT, (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)) is contexts[1]
     assert negotiated.find(CT, ("1.2.3", IMPLICIT_VR_LITTLE_ENDIAN)) is contexts[0]
     assert negotiated.find(CT, ANY_TRANSFER_SYNTAX) is contexts[0]
     with pytest.raises(NoPresentationContext) as caught:
         negotiated.find(CT, ("1.2.3",))
     assert caught.value.accepted == (IMPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_LITTLE_ENDIAN)
-    with pytest.raises(NoPresentationContext):  # here the peer is the SCU
-        negotiated.find(VERIFICATION, ANY_TRANSFER_SYNTAX)
+    assert caught.value.result == 4
+    for abstract_syntax, transfer_syntaxes, result in (
+        (CT, ("1.2.5",), None),  # it was not proposed
+        (VERIFICATION, ANY_TRANSFER_SYNTAX, None),  # here the peer is the SCU
+        (MR, (IMPLICIT_VR_LITTLE_ENDIAN,), 3),
+        (MR, ANY_TRANSFER_SYNTAX, 3),
+    ):
+        with pytest.raises(NoPresentationContext) as caught:
+            negotiated.find(abstract_syntax, transfer_syntaxes)
+        assert caught.value.result == result

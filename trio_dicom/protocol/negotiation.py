@@ -194,7 +194,16 @@ class Negotiated:
                 if context.transfer_syntax == transfer_syntax:
                     return context
         accepted = tuple(context.transfer_syntax for context in contexts)
-        raise NoPresentationContext(abstract_syntax, transfer_syntaxes[0], accepted)
+        results = (
+            each.result
+            for each in self.rejected
+            if each.abstract_syntax == abstract_syntax
+            and (
+                transfer_syntaxes == ANY_TRANSFER_SYNTAX
+                or not set(transfer_syntaxes).isdisjoint(each.transfer_syntaxes)
+            )
+        )
+        raise NoPresentationContext(abstract_syntax, transfer_syntaxes[0], accepted, next(results, None))
 
 
 def conclude(request: AssociateRQ, answer: AssociateAC, settings: AssociationSettings) -> Negotiated:
