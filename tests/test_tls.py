@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import socket
 import ssl
 import threading
 from pathlib import Path
 
 import pytest
+import trio
+import trio.testing
 
 from support.certificates import authority, certify, revocation_list, rsa_key
 from trio_dicom import Admission, StorageSCP, TLSFileError, TLSProfile, serve_associations, tls
@@ -90,7 +94,7 @@ def test_a_revocation_list_is_looked_at() -> None:
 def test_what_is_dangerous_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     context = client_context(dangerous_disable_verification=True)
     assert (context.verify_mode, context.check_hostname) == (ssl.CERT_NONE, False)
-    assert context.objection(b"anybody") is None
+    context.check(b"anybody")
     assert [(record.levelname, record.name) for record in caplog.records] == [("WARNING", "trio_dicom.tls")]
     assert "not verified (dangerous_disable_verification)" in caplog.messages[0]
 
@@ -255,9 +259,51 @@ def test_fingerprints() -> None:
     assert tls.fingerprint_of(colons) == tls.fingerprint_of(SERVER.fingerprint) == SERVER.fingerprint
     assert not tls.is_fingerprint("ct1.example")
     context = client_context(pins=[colons])
-    assert context.objection(SERVER.der) is None
-    assert context.objection(b"x").startswith("the certificate is none of those that are pinned: SHA-256 2d71")
-    assert context.objection(None) is not None
+    context.check(SERVER.der)
+    for other in (b"x", None):
+        with pytest.raises(ssl.SSLCertVerificationError, match=r"none of those that are pinned: SHA-256 [0-9a-f]{64}"):
+            context.check(other)
+
+
+PINNED = pytest.mark.parametrize(
+    ("pin", "is_known"), [(SERVER.fingerprint, True), ("a" * 64, False)], ids=["known", "another"]
+)
+
+
+@PINNED
+async def test_pins_count_in_a_tls_stream_of_ones_own(pin: str, is_known: bool) -> None:
+    """Without them there would be nothing left that is checked."""
+    ours, theirs = trio.testing.memory_stream_pair()
+    client = trio.SSLStream(ours, client_context(pins=[pin]))
+    server = trio.SSLStream(theirs, server_context(SERVER.both), server_side=True)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(server.do_handshake)
+        if is_known:
+            await client.do_handshake()
+        else:
+            with pytest.raises(trio.BrokenResourceError) as caught:
+                await client.do_handshake()
+            assert isinstance(caught.value.__cause__, ssl.SSLCertVerificationError)
+            nursery.cancel_scope.cancel()
+
+
+@PINNED
+def test_pins_count_in_a_socket(pin: str, is_known: bool) -> None:
+    ours, theirs = socket.socketpair()
+    server = threading.Thread(target=shake_hands, args=(theirs,))
+    server.start()
+    with ours:
+        if is_known:
+            client_context(pins=[pin]).wrap_socket(ours).close()
+        else:
+            with pytest.raises(ssl.SSLCertVerificationError, match="none of those that are pinned"):
+                client_context(pins=[pin]).wrap_socket(ours)
+    server.join()
+
+
+def shake_hands(plain: socket.socket) -> None:
+    with plain, contextlib.suppress(OSError):
+        server_context(SERVER.both).wrap_socket(plain, server_side=True).close()
 
 
 def test_titles_by_certificate_are_checked_when_they_are_given() -> None:

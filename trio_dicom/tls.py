@@ -125,22 +125,48 @@ def server_context(
     return context
 
 
-class TLSContext(ssl.SSLContext):
-    """An `ssl.SSLContext`, and what is asked of the peer's certificate besides."""
+class _Checking:
+    """A TLS connection, and what its context asks of the peer's certificate besides."""
 
+    context: ssl.SSLContext
+
+    def do_handshake(self, *args: Any) -> None:
+        super().do_handshake(*args)  # type: ignore[misc]
+        if isinstance(self.context, TLSContext):
+            self.context.check(self.getpeercert(binary_form=True))  # type: ignore[attr-defined]
+
+
+class _Object(_Checking, ssl.SSLObject):
+    pass
+
+
+class _Socket(_Checking, ssl.SSLSocket):
+    pass
+
+
+class TLSContext(ssl.SSLContext):
+    """An `ssl.SSLContext`, and what is asked of the peer's certificate besides, whoever does the handshake."""
+
+    sslobject_class = _Object
+    sslsocket_class = _Socket
     pins: frozenset[str] = frozenset()
     is_unverified = False
 
-    def objection(self, certificate: bytes | None) -> str | None:
-        """What there is to say against a peer with this certificate, in DER, once the handshake is done."""
+    def check(self, certificate: bytes | None) -> None:
+        """Look at the peer's certificate, in DER, once the handshake is done.
+
+        Raises `ssl.SSLCertVerificationError` if there are pins, and it is none of them.
+        """
         if self.is_unverified:
             log.warning(
                 "the certificate of a TLS peer is not verified (dangerous_disable_verification): it may be anybody"
             )
-        if not self.pins:
-            return None
         found = hashlib.sha256(certificate or b"").hexdigest()
-        return None if found in self.pins else f"the certificate is none of those that are pinned: SHA-256 {found}"
+        if self.pins and found not in self.pins:
+            text = f"the certificate is none of those that are pinned: SHA-256 {found}"
+            error = ssl.SSLCertVerificationError(ssl.SSL_ERROR_SSL, text)
+            error.verify_message = text
+            raise error
 
 
 @attrs.frozen

@@ -21,7 +21,7 @@ import trio
 from ..errors import AssociationTimeout, ConnectFailed, ConnectionLost, Retry, TLSError, TLSVerifyError
 from ..peer import Peer
 from ..settings import Timeouts
-from ..tls import PeerCertificate, TLSContext
+from ..tls import PeerCertificate
 
 Buffer = bytes | bytearray | memoryview
 
@@ -305,8 +305,6 @@ async def dial(
             await _handshake(secured, str(peer), _CLOSED_BY_SERVER)
         if scope.cancelled_caught:
             raise AssociationTimeout(f"the TLS handshake with {peer}", timeouts.tls_handshake)
-        if isinstance(tls, TLSContext) and (objection := tls.objection(secured.getpeercert(binary_form=True))):
-            raise TLSVerifyError(str(peer), objection)
     except BaseException:
         await trio.aclose_forcefully(stream)
         raise
