@@ -21,7 +21,7 @@ import logging
 import math
 from collections.abc import Iterator
 from functools import partial
-from typing import NoReturn
+from typing import NoReturn, cast
 
 import attrs
 import trio
@@ -51,7 +51,7 @@ from ..settings import AssociationSettings
 from ..uids import VERIFICATION
 from .account import Account
 from .in_flight import InFlight
-from .operation import Batch, Delivery, Echo, Operation
+from .operation import Batch, DataSetSource, Delivery, Echo, Operation
 from .performing import Performer, Services
 from .transport import Buffer, Transport
 from .turn import Turn
@@ -95,6 +95,8 @@ class Association:
         self._send_pdu_length = min(
             negotiated.peer_max_pdu_length or settings.send_pdu_length, settings.send_pdu_length
         )
+        payload = payload_per_pdu(self._send_pdu_length)
+        self._batch_size = max(1, min(POOL_BUFFER_SIZE // payload, MOST_PDUS_IN_A_BATCH)) * payload
         self._turn = Turn()
         self._operations: set[Operation] = set()  # somebody waits for them
         self._in_flight = InFlight(negotiated.operations_window, settings.limits.response_data_set)
@@ -228,8 +230,10 @@ class Association:
             await self._raise_closed()
         self._operations.add(operation)
         try:
-            await self._turn.take()
+            if not self._turn.take_nowait():
+                await self._turn.take()
             try:
+                await trio.lowlevel.checkpoint_if_cancelled()
                 if self._failure is not None or self._is_closing:
                     await self._raise_closed()
                 operation.start_clock()
@@ -240,7 +244,9 @@ class Association:
                     with self._interruptible(operation):
                         request = await operation.prepare()
                 operation.request = request
-                await self._send(operation)
+                batch = self._batch_at_once(operation)
+                if batch is None or not self._queue_at_once(operation, batch):
+                    await self._send(operation, batch)
             finally:
                 self._turn.release()
         except BaseException:
@@ -271,11 +277,22 @@ class Association:
             return operation.response
         raise self._failure_of(operation)
 
-    async def _send(self, operation: Operation) -> None:
+    def _queue_at_once(self, operation: Operation, batch: Batch) -> bool:
+        """Write a message that is whole in `batch`, where nothing has to be waited for; else do nothing."""
+        is_free = self._in_flight.has_room and not self._writer.is_full and self._machine.can_send_data
+        if is_free and batch.is_last:
+            self._in_flight.add(operation)
+            batch.buffers[:0] = self._command(operation)
+            operation.phase = "writing"
+            self._writer.queue_nowait(batch)
+            operation.advance(Delivery.ALL_QUEUED)
+        return is_free and batch.is_last
+
+    async def _send(self, operation: Operation, batch: Batch | None) -> None:
         """Write the message. What it begins with is made ready while the responses before it are still awaited."""
         is_last = False
         while not is_last:
-            batch = await self._next_batch(operation)
+            batch = batch or self._batch_at_once(operation) or await self._next_batch(operation)
             try:
                 if operation.delivery is Delivery.NOTHING_SENT:
                     await self._take_slot(operation)
@@ -286,7 +303,7 @@ class Association:
                 if batch.lent is not None:
                     self._pool.forget()
                 raise
-            is_last = batch.is_last
+            is_last, batch = batch.is_last, None
 
     async def _take_slot(self, operation: Operation) -> None:
         """Wait for room in the operations window."""
@@ -301,30 +318,44 @@ class Association:
             self._keep_in_view(operation)
         self._in_flight.add(operation)
 
-    async def _next_batch(self, operation: Operation) -> Batch:
-        """The next of the data set, as PDUs; nothing for a message without one."""
-        request, limit = operation.request, self._send_pdu_length
-        context_id, source = request.context.context_id, request.data_set
+    def _batch_at_once(self, operation: Operation) -> Batch | None:
+        """The next of the data set, as PDUs, or nothing for a message without one; None where it has to be waited for."""
+        source = operation.request.data_set
         if source is None:
             return Batch([], operation, is_last=True)
         operation.phase = "reading the data set"
         data = None if operation.is_begun else source.whole()
         operation.is_begun = True
         if data is not None:
-            buffers = fragment(data, context_id, limit, is_command=False, is_last=True)
-            return Batch(buffers, operation, len(data), is_last=True)
-        payload = payload_per_pdu(limit)
-        room = max(1, min(POOL_BUFFER_SIZE // payload, MOST_PDUS_IN_A_BATCH)) * payload
+            return self._batch(operation, data, is_last=True)
+        lent = self._pool.borrow_nowait()
+        read = None
+        try:
+            if lent is not None:
+                read = source.read_at_once(lent[: self._batch_size])
+        finally:
+            if lent is not None and read is None:
+                self._pool.give_back(lent)
+        return None if lent is None or read is None else self._batch(operation, lent[: read[0]], read[1], lent)
+
+    async def _next_batch(self, operation: Operation) -> Batch:
+        """The next of the data set, as PDUs."""
+        source = cast(DataSetSource, operation.request.data_set)
         with self._interruptible(operation):
             lent = await self._borrow(operation)
             try:
-                count, is_last = await source.read_into(lent[:room])
-                buffers = fragment(lent[:count], context_id, limit, is_command=False, is_last=is_last)
+                count, is_last = await source.read_into(lent[: self._batch_size])
+                batch = self._batch(operation, lent[:count], is_last, lent)
                 self._check_alive(operation)
             except BaseException:
                 self._pool.forget()
                 raise
-        return Batch(buffers, operation, count, is_last, lent)
+        return batch
+
+    def _batch(self, operation: Operation, data: Buffer, is_last: bool, lent: memoryview | None = None) -> Batch:
+        context_id, limit = operation.request.context.context_id, self._send_pdu_length
+        buffers = fragment(data, context_id, limit, is_command=False, is_last=is_last)
+        return Batch(buffers, operation, len(data), is_last, lent)
 
     async def _borrow(self, operation: Operation) -> memoryview:
         if self._pool.is_empty:

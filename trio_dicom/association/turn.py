@@ -14,10 +14,15 @@ class Turn:
         self._is_taken = False
         self._waiting: collections.deque[trio.Event] = collections.deque()
 
+    def take_nowait(self) -> bool:
+        """Take it, unless somebody has it."""
+        is_free = not self._is_taken
+        self._is_taken = True
+        return is_free
+
     async def take(self) -> None:
         """Wait for it. If cancelled, it goes to the next who waits."""
-        if not self._is_taken:
-            self._is_taken = True
+        if self.take_nowait():
             return
         come = trio.Event()
         self._waiting.append(come)

@@ -35,11 +35,21 @@ class BufferPool:
 
     async def borrow(self) -> memoryview:
         """Wait for one."""
-        if self._permits.value:
-            self._permits.acquire_nowait()
-        else:
+        lent = self.borrow_nowait()
+        if lent is None:
             await self._permits.acquire()
+            lent = self._lend()
+        return lent
+
+    def _lend(self) -> memoryview:
         return self._free.pop() if self._free else memoryview(bytearray(POOL_BUFFER_SIZE))
+
+    def borrow_nowait(self) -> memoryview | None:
+        """One, or None where `borrow` would wait."""
+        if not self._permits.value:
+            return None
+        self._permits.acquire_nowait()
+        return self._lend()
 
     def give_back(self, buffer: memoryview) -> None:
         """It may be lent again."""
@@ -69,6 +79,11 @@ class Writer(WriteProgress):
         self.progressed_at = -math.inf  # when the transport last took something
         self.when_idle: Callable[[], None] | None = None  # is called when there is none of these left
         self.is_stopped = False  # nothing is to be taken from the queue any more
+
+    @property
+    def is_full(self) -> bool:
+        """Whether `queue_nowait` might raise."""
+        return self.unwritten >= BATCHES_WAITING
 
     def queue_nowait(self, batch: Batch) -> None:
         """Hand over a batch. Raises `trio.WouldBlock` while the queue is full."""
@@ -121,6 +136,7 @@ class Writer(WriteProgress):
         if len(self._in_hand) > 1:  # a peer may answer what is out, while more of the same write waits
             self._accepted += count
             while self._in_hand and self._accepted >= self._settled + self._in_hand[0].size:
+                self._settled += self._in_hand[0].size
                 self._settle_first()
 
     def about_to_write(self, end: int) -> None:
@@ -133,7 +149,6 @@ class Writer(WriteProgress):
 
     def _settle_first(self) -> None:
         batch = self._in_hand.popleft()
-        self._settled += batch.size
         self.unwritten -= 1
         batch.written(self.progressed_at)
         if batch.lent is not None:

@@ -191,9 +191,14 @@ class UpperLayer:
         effects = self._transition(event)
         return buffers if Effect.SEND in effects or Effect.SEND_ABORT in effects else []
 
+    @property
+    def can_send_data(self) -> bool:
+        """Whether P-DATA may be sent: for PDUs that were made without `send`."""
+        return self._state is State.STA6 or self._state is State.STA8
+
     def check_can_send_data(self) -> None:
-        """Raise `LocalProtocolError` unless P-DATA may be sent: for PDUs that were made without `send`."""
-        if self._state is not State.STA6 and self._state is not State.STA8:
+        """Raise `LocalProtocolError` unless P-DATA may be sent."""
+        if not self.can_send_data:
             raise self._not_now("P-DATA-TF")
 
     def send_failed(self) -> None:

@@ -16,7 +16,7 @@ from ..errors import InvalidResponse, LocalProtocolError, StatusError
 from ..protocol.command import Command, CStoreRQ, CStoreRSP, Priority
 from ..protocol.negotiation import AcceptedContext
 from ..protocol.status import Status, StatusCategory
-from ..sources.open import open_source
+from ..sources.open import open_source, open_source_now
 from ..sources.pixels import PixelSource
 from ..sources.source import Source
 from .progress import ProgressReporter, TransferProgress
@@ -297,6 +297,8 @@ class StoreDelivery:
 
     def request_now(self) -> Request | None:
         """The same, if nothing has to be waited for."""
+        if self.source is None:
+            self.source = None if self._pixels is not None else open_source_now(self._item)
         source = self.source
         if source is None:
             return None
@@ -349,8 +351,10 @@ class _Store(Operation):
         return request
 
     def check(self, response: Command) -> None:
+        if not response.status:  # type: ignore[union-attr]
+            return
         status = Status(response.status)  # type: ignore[union-attr]
-        if not status.is_success and status.category in (StatusCategory.PENDING, StatusCategory.CANCEL):
+        if status.category in (StatusCategory.PENDING, StatusCategory.CANCEL):
             raise InvalidResponse(f"C-STORE was answered with {status!r}, which is not one of its statuses", 0, 0)
 
     def written(self) -> None:

@@ -137,7 +137,7 @@ def _ends_with_pixels(head: Head, first: Buffer, size: int, read: Callable[[int,
     """Whether Pixel Data goes on exactly to the end of the file: so it is with most, and is found without a walk."""
     if head.transfer_syntax_uid == EXPLICIT_VR_BIG_ENDIAN:
         return False
-    raw = bytes(first)
+    raw = first if isinstance(first, bytearray) else bytes(first)
     length_at = 4 if head.transfer_syntax_uid == IMPLICIT_VR_LITTLE_ENDIAN else 8
     at = raw.find(_PIXEL_DATA, head.data_set_offset)
     while at >= 0:

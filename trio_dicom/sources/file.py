@@ -226,14 +226,14 @@ def _examine(fd: int, *, may_wait: bool = True) -> _Examined | None:
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode):
         raise InvalidObject(_kind(status.st_mode))
-    first = memoryview(bytearray(status.st_size if status.st_size <= _SMALL else _FIRST_CACHED))
-    at_once = _read_at_once(fd, first, 0) if read_on_loop else -1
+    first = bytearray(status.st_size if status.st_size <= _SMALL else _FIRST_CACHED)
+    at_once = _read_at_once(fd, memoryview(first), 0) if read_on_loop else -1
     head = part10.parse_head(first, at_end=len(first) == status.st_size) if at_once == len(first) else None
     if head is None and not may_wait:
         return None
     if head is None:
-        first = memoryview(bytearray(min(status.st_size, _FIRST)))
-        if read_at(fd, first, 0) < len(first):
+        first = bytearray(min(status.st_size, _FIRST))
+        if read_at(fd, memoryview(first), 0) < len(first):
             raise ObjectChanged("the file shrank while it was opened")
         head = part10.parse_head(first, at_end=len(first) == status.st_size)
     if head is None:
@@ -241,7 +241,7 @@ def _examine(fd: int, *, may_wait: bool = True) -> _Examined | None:
     if (status.st_size - head.data_set_offset) % 2:
         raise InvalidObject("the data set is of odd length")
     element_walk.check_file(head, first, status.st_size, lambda at, count: _piece(fd, at, count, may_wait=may_wait))
-    return head, first, status, at_once >= 0
+    return head, memoryview(first), status, at_once >= 0
 
 
 def _piece(fd: int, offset: int, count: int, *, may_wait: bool) -> bytearray:
@@ -385,6 +385,31 @@ class FileSource(Source):
         self._done += wanted
         return wanted, finishes
 
+    def read_at_once(self, buffer: memoryview) -> tuple[int, bool] | None:
+        piece, wanted = self._pieces[0] if len(self._pieces) == 1 else None, min(len(buffer), self.size - self._done)
+        if not isinstance(piece, Span) or not wanted or not (self._on_loop and read_on_loop):
+            return None
+        offset = piece.offset + self._done
+        kept = self._first[offset : offset + wanted]
+        filled = len(kept)
+        buffer[:filled] = kept
+        if filled < wanted and not self._fill_at_once(buffer[filled:wanted], offset + filled):
+            return None
+        self._done += wanted
+        self._within = self._done
+        if finishes := self._done == self.size:
+            self._verify(self._descriptor.fd)
+        return wanted, finishes
+
+    def _fill_at_once(self, target: memoryview, offset: int) -> bool:
+        """Fill `target` from `offset` on, if it is all in the page cache."""
+        try:
+            count = _read_at_once(self._descriptor.fd, target, offset)
+        except OSError as error:
+            raise read_error(error, self.where) from error
+        self._on_loop = count >= 0
+        return count == len(target)
+
     def whole(self) -> memoryview | None:
         is_here = len(self._first) == self._status.st_size and len(self._pieces) == 1
         if self._done or not is_here or not isinstance(self._pieces[0], Span) or not (self._on_loop and read_on_loop):
@@ -495,7 +520,7 @@ def _read_at_once(fd: int, target: memoryview, offset: int) -> int:
     filled = 0
     while filled < len(target):
         try:
-            count = os.preadv(fd, [target[filled:]], offset + filled, os.RWF_NOWAIT)
+            count = os.preadv(fd, [target[filled:] if filled else target], offset + filled, os.RWF_NOWAIT)
         except BlockingIOError:
             break
         except OSError as error:

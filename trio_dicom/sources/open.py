@@ -9,7 +9,7 @@ from typing import Any
 import trio
 
 from .dataset import open_dataset
-from .file import open_file
+from .file import open_file, open_now
 from .pixels import PixelSource
 from .source import Source
 from .stream import open_stream
@@ -29,6 +29,11 @@ async def open_source(item: Any, pixels: PixelSource | None = None) -> Source:
     if isinstance(item, trio.abc.ReceiveStream) or hasattr(item, "read"):
         return await open_stream(item)
     raise TypeError(f"neither a path, a binary stream nor a pydicom Dataset: {type(item).__name__}")
+
+
+def open_source_now(item: Any) -> Source | None:
+    """The same, where it takes no time; None where it does, and where `open_source` would raise. Never blocks."""
+    return open_now(item) if isinstance(item, str | os.PathLike) and not is_data_set(item) else None
 
 
 def is_data_set(item: object) -> bool:

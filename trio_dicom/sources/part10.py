@@ -6,8 +6,11 @@ whose File Meta Information names another class or instance than its data set ne
 
 from __future__ import annotations
 
+import functools
 import struct
 import zlib
+from collections.abc import Callable
+from typing import NamedTuple
 
 import attrs
 
@@ -101,7 +104,7 @@ def parse_head(data: Buffer, *, at_end: bool, directory: bool = False) -> Head |
                 raise InvalidObject(f"(0002,{element:04X}) appears twice")
             values[element] = bytes(data[start:end])
         offset = end
-    transfer_syntax = _uid(values.get(0x0010, b""), "Transfer Syntax UID (0002,0010)")
+    transfer_syntax = _repeated_uid(values.get(0x0010, b""), "Transfer Syntax UID (0002,0010)")
     if not transfer_syntax:
         raise InvalidObject("Transfer Syntax UID (0002,0010) is missing")
     if offset >= size:
@@ -114,8 +117,8 @@ def parse_head(data: Buffer, *, at_end: bool, directory: bool = False) -> Head |
         if not at_end and size - offset < _ENOUGH:
             return None
         found = b"", b""
-    sop_class = _agreed(values.get(0x0002, b""), found[0], "SOP Class UID", "(0002,0002)", "(0008,0016)")
-    sop_instance = _agreed(values.get(0x0003, b""), found[1], "SOP Instance UID", "(0002,0003)", "(0008,0018)")
+    sop_class = _agreed(_repeated_uid, values.get(0x0002, b""), found[0], _SOP_CLASS)
+    sop_instance = _agreed(_uid, values.get(0x0003, b""), found[1], _SOP_INSTANCE)
     if sop_class == MEDIA_STORAGE_DIRECTORY and not directory:
         raise InvalidObject("a DICOMDIR is not an object that can be stored")
     return Head(sop_class, sop_instance, transfer_syntax, offset)
@@ -134,13 +137,31 @@ def _uid(value: bytes, name: str) -> str:
     return text
 
 
-def _agreed(meta_value: bytes, data_set_value: bytes, name: str, meta_tag: str, data_set_tag: str) -> str:
-    in_meta = _uid(meta_value, f"{name} {meta_tag}")
-    in_data_set = _uid(data_set_value, f"{name} {data_set_tag}") if data_set_value != meta_value else in_meta
+_repeated_uid = functools.lru_cache(_uid)  # of which few are met: classes and transfer syntaxes
+
+
+class _Twice(NamedTuple):
+    """A UID that File Meta Information and data set both have."""
+
+    name: str
+    in_meta: str
+    in_data_set: str
+
+
+_SOP_CLASS = _Twice("SOP Class UID", "(0002,0002)", "(0008,0016)")
+_SOP_INSTANCE = _Twice("SOP Instance UID", "(0002,0003)", "(0008,0018)")
+
+
+def _agreed(decode: Callable[[bytes, str], str], meta_value: bytes, data_set_value: bytes, what: _Twice) -> str:
+    in_meta = in_data_set = decode(meta_value, f"{what.name} {what.in_meta}")
+    if data_set_value != meta_value:
+        in_data_set = decode(data_set_value, f"{what.name} {what.in_data_set}")
     if in_meta and in_data_set and in_meta != in_data_set:
-        raise InvalidObject(f"mismatch: {name} is one in File Meta Information {meta_tag}, another in {data_set_tag}")
+        raise InvalidObject(
+            f"mismatch: {what.name} is one in File Meta Information {what.in_meta}, another in {what.in_data_set}"
+        )
     if not (in_meta or in_data_set):
-        raise InvalidObject(f"{name} is missing: neither {meta_tag} nor {data_set_tag}")
+        raise InvalidObject(f"{what.name} is missing: neither {what.in_meta} nor {what.in_data_set}")
     return in_meta or in_data_set
 
 

@@ -62,6 +62,13 @@ class Source(abc.ABC):
         Raises `ObjectChanged`, `ReadError` (the cause is chained) or `InvalidObject` (a data set of odd length).
         """
 
+    def read_at_once(self, buffer: memoryview) -> tuple[int, bool] | None:
+        """`read_into`, where nothing has to be waited for; None, and nothing was read, where something has.
+
+        Raises as `read_into`; then nobody writes to the buffer any more.
+        """
+        return None
+
     def whole(self) -> memoryview | None:
         """All of the data set, where it is in memory already and nothing of it was read; None where it is not.
 
