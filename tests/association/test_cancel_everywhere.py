@@ -30,8 +30,7 @@ from trio_dicom import (
     open_association,
     wrap_client_stream,
 )
-from trio_dicom.association import association as association_module
-from trio_dicom.association import requestor, writer
+from trio_dicom.association import outgoing, requestor, writer
 from trio_dicom.association.operation import Delivery
 from trio_dicom.protocol.command import CStoreRQ
 from trio_dicom.protocol.pdu import Abort, AssociateRQ, PDataTF, ReleaseRP, ReleaseRQ
@@ -59,7 +58,7 @@ KINDS = pytest.mark.parametrize("kind", ["memory", LOCKSTEP, SOCKET])
 
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
-    monkeypatch.setattr(association_module, "POOL_BUFFER_SIZE", PIECE)
+    monkeypatch.setattr(outgoing, "POOL_BUFFER_SIZE", PIECE)
     monkeypatch.setattr(writer, "POOL_BUFFER_SIZE", PIECE)
     monkeypatch.setattr(file, "_SMALL", PIECE)
     (tmp_path / "temporary").mkdir()

@@ -31,8 +31,7 @@ from trio_dicom import (
     wrap_client_stream,
     wrap_server_stream,
 )
-from trio_dicom.association import association as association_module
-from trio_dicom.association import writer
+from trio_dicom.association import outgoing, writer
 from trio_dicom.protocol.pdu import AssociateAC, AssociateRQ, PDataTF
 from trio_dicom.sender.outcome import report_of_failure, report_of_response
 from trio_dicom.services.storage_scu import CStoreOptions, StoreDelivery
@@ -220,7 +219,7 @@ def test_a_small_object(at_the_requestor: bool, direction: Direction, fault: typ
 @AT_THE_REQUESTOR
 def test_an_object_of_many_batches(monkeypatch: pytest.MonkeyPatch, at_the_requestor: bool, fault: type[Fault]) -> None:
     """Nothing is taken before it is read: what is not in the last batch is not sent. Every byte around the headers."""
-    monkeypatch.setattr(association_module, "POOL_BUFFER_SIZE", PIECE)
+    monkeypatch.setattr(outgoing, "POOL_BUFFER_SIZE", PIECE)
     monkeypatch.setattr(writer, "POOL_BUFFER_SIZE", PIECE)
     monkeypatch.setattr(writer, "WRITTEN_TOGETHER", 1)
     file, settings = make_instance_file(2 * PIECE + 300), AssociationSettings(send_pdu_length=PDU_LENGTH)

@@ -82,7 +82,7 @@ async def sender(address: str, paths: list[Path]) -> AsyncIterator[Send]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counted where files are opened on the event loop")
 @pytest.mark.skipif(sys.gettrace() is not None, reason="something else looks at the calls")
-@pytest.mark.parametrize(("way", "limit"), [(scu, 360), (sender, 440)], ids=["scu", "sender"])
+@pytest.mark.parametrize(("way", "limit"), [(scu, 295), (sender, 440)], ids=["scu", "sender"])
 async def test_calls_for_one_small_object(
     way: Callable[[str, list[Path]], AsyncIterator[Send]], limit: int, paths: list[Path]
 ) -> None:

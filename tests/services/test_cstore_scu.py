@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
 import math
@@ -22,11 +23,14 @@ from trio_dicom import (
     OperationTimeout,
     PresentationContext,
     Priority,
+    ReadError,
     StatusError,
     TransferProgress,
 )
+from trio_dicom.association.writer import POOL_BUFFERS
 from trio_dicom.protocol.command import CStoreRQ
 from trio_dicom.protocol.pdu import PDV, Abort, PDataTF
+from trio_dicom.sources import file as file_module
 from trio_dicom.sources.part10 import parse_head
 from trio_dicom.testing import ScriptedPeer, SOPClass, make_instance_file, scripted_link
 from trio_dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
@@ -174,6 +178,32 @@ async def test_more_than_one_buffer_of_a_file(
         for form in (path, str(path)):
             await CStoreSCU(association).send(form)
     assert [data_set for _, _, data_set in archive.messages] == [data_set_of(path.read_bytes())] * 2
+
+
+@pytest.mark.skipif(not file_module.read_on_loop, reason="read at once where the kernel tells what it has")
+async def test_objects_that_cannot_be_read_use_up_no_buffers(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    autojump_clock.autojump_threshold = math.inf  # files are read in threads
+    path = tmp_path / "large.dcm"
+    path.write_bytes(make_instance_file(500_000))
+    read_at_once = file_module._read_at_once
+
+    def is_damaged(fd: int, target: memoryview, offset: int) -> int:
+        if offset:
+            raise OSError(errno.EIO, "damaged")
+        return read_at_once(fd, target, offset)
+
+    archive = Archive()
+    async with scripted_link(archive) as association:
+        with monkeypatch.context() as patch:
+            patch.setattr(file_module, "_read_at_once", is_damaged)
+            for _ in range(2 * POOL_BUFFERS):
+                with pytest.raises(ReadError):
+                    await CStoreSCU(association).send(path)
+        with trio.fail_after(10):
+            await CStoreSCU(association).send(path)
+    assert [data_set for _, _, data_set in archive.messages] == [data_set_of(path.read_bytes())]
 
 
 # --- which transfer syntax ------------------------------------------------------------------------------------------

@@ -77,6 +77,34 @@ async def test_any_room_will_do(path, reading, room):
         assert await drain(source, room) == LARGE
 
 
+@pytest.mark.parametrize("room", [2, 1000, 65536, 1 << 20])
+async def test_what_is_cached_is_read_at_once(path, room):
+    async with await open_file(path) as source:
+        buffer, out, finished = memoryview(bytearray(room)), b"", False
+        while not finished:
+            count, finished = source.read_at_once(buffer)
+            out += buffer[:count]
+        assert out == LARGE
+        assert source.read_at_once(buffer) is None
+
+
+async def test_reading_at_once_and_waiting_go_on_where_the_other_ended(path):
+    buffer, out, finished = memoryview(bytearray(10_000)), b"", False
+    async with await open_file(path) as source:
+        while not finished:
+            count, finished = source.read_at_once(buffer) if len(out) % 20_000 else await source.read_into(buffer)
+            out += buffer[:count]
+    assert out == LARGE
+
+
+async def test_nothing_is_read_at_once_that_is_not_cached(path, monkeypatch):
+    async with await open_file(path) as source:
+        monkeypatch.setattr(file_module, "_read_at_once", lambda fd, target, offset: 0)
+        assert source.read_at_once(memoryview(bytearray(100_000))) is None
+        assert await drain(source) == LARGE
+    assert source.read_at_once(memoryview(bytearray(10))) is None
+
+
 async def test_the_last_bytes_say_so_even_when_they_fill_the_buffer(path, reading):
     async with await open_file(path) as source:
         assert await source.read_into(memoryview(bytearray(len(LARGE)))) == (len(LARGE), True)
@@ -273,6 +301,18 @@ async def test_fault108_a_file_that_changed_never_finishes(tmp_path, reading, ch
         with pytest.raises(ObjectChanged) as caught:
             await drain(source)
         assert caught.value.where == str(path)
+
+
+@pytest.mark.fault_row(108)
+async def test_fault108_a_file_that_changed_never_finishes_at_once(tmp_path):
+    path = tmp_path / "image.dcm"
+    path.write_bytes(meta() + LARGE)
+    async with await open_file(path) as source:
+        grow(path)
+        buffer = memoryview(bytearray(len(LARGE)))
+        assert source.read_at_once(buffer[: len(LARGE) - 2]) == (len(LARGE) - 2, False)
+        with pytest.raises(ObjectChanged):
+            source.read_at_once(buffer)
 
 
 @pytest.mark.fault_row(108)

@@ -19,9 +19,10 @@ import contextlib
 import copy
 import logging
 import math
+import weakref
 from collections.abc import Iterator
 from functools import partial
-from typing import NoReturn, cast
+from typing import NoReturn
 
 import attrs
 import trio
@@ -41,7 +42,7 @@ from ..errors import (
 )
 from ..peer import Peer
 from ..protocol.command import Command, Response, encode_command
-from ..protocol.message import CommandReceived, DataFragment, MessageAssembler, fragment, payload_per_pdu
+from ..protocol.message import CommandReceived, DataFragment, MessageAssembler, fragment
 from ..protocol.negotiation import ANY_TRANSFER_SYNTAX, AcceptedContext, Negotiated
 from ..protocol.pdu import PDU, Abort, PDataTF, ReleaseRP, ReleaseRQ
 from ..protocol.state import State
@@ -51,15 +52,16 @@ from ..settings import AssociationSettings
 from ..uids import VERIFICATION
 from .account import Account
 from .in_flight import InFlight
-from .operation import Batch, DataSetSource, Delivery, Echo, Operation
+from .operation import Batch, Delivery, Echo, Operation
+from .outgoing import Outgoing
 from .performing import Performer, Services
 from .transport import Buffer, Transport
 from .turn import Turn
-from .writer import POOL_BUFFER_SIZE, BufferPool, Writer
+from .watch import Watch
+from .writer import BufferPool, Writer
 
 log = logging.getLogger(__name__)
 
-MOST_PDUS_IN_A_BATCH = 500  # two buffers each: what one gathering write takes
 MOST_AT_ONCE = 256  # PDVs handled, before other tasks have their turn
 
 
@@ -95,19 +97,18 @@ class Association:
         self._send_pdu_length = min(
             negotiated.peer_max_pdu_length or settings.send_pdu_length, settings.send_pdu_length
         )
-        payload = payload_per_pdu(self._send_pdu_length)
-        self._batch_size = max(1, min(POOL_BUFFER_SIZE // payload, MOST_PDUS_IN_A_BATCH)) * payload
         self._turn = Turn()
         self._operations: set[Operation] = set()  # somebody waits for them
         self._in_flight = InFlight(negotiated.operations_window, settings.limits.response_data_set)
+        me = weakref.proxy(self)  # they are its parts: no cycles to be collected
+        self._outgoing = Outgoing(me, machine, self._in_flight, self._writer, self._pool, self._send_pdu_length)
+        self._watch = Watch(me, self._writer)
         self._performer = None if services is None else Performer(self, services, self._respond)
         self.account = Account(peer, negotiated, is_requestor=services is None)
         self._scope = trio.CancelScope()  # of the tasks
         self._nursery: trio.Nursery | None = None  # theirs
         self._read_scope = trio.CancelScope()
         self._end_of_pdu = math.inf  # its deadline
-        self._watch_scope = trio.CancelScope()
-        self._next_look = math.inf  # its deadline
         self._failure: AssociationError | InternalError | None = None
         self._overdue: Operation | None = None  # whose timeout was the failure
         self._farewell: list[Buffer] = []
@@ -233,20 +234,17 @@ class Association:
             if not self._turn.take_nowait():
                 await self._turn.take()
             try:
-                await trio.lowlevel.checkpoint_if_cancelled()
                 if self._failure is not None or self._is_closing:
                     await self._raise_closed()
                 operation.start_clock()
-                self._keep_in_view(operation)
+                self._watch.keep_in_view(operation)
                 request = operation.ready()
                 if request is None:
                     operation.phase = "opening the data set"
-                    with self._interruptible(operation):
+                    with self.interruptible(operation):
                         request = await operation.prepare()
                 operation.request = request
-                batch = self._batch_at_once(operation)
-                if batch is None or not self._queue_at_once(operation, batch):
-                    await self._send(operation, batch)
+                await self._outgoing.send(operation)
             finally:
                 self._turn.release()
         except BaseException:
@@ -265,8 +263,7 @@ class Association:
             else:
                 operation.is_left = True
                 operation.timeout = self.settings.timeouts.response
-                operation.touch(trio.current_time())
-                self._keep_in_view(operation)
+                self.progress(operation)
         self.check_idle()
 
     def response_to(self, operation: Operation) -> Command:
@@ -277,148 +274,35 @@ class Association:
             return operation.response
         raise self._failure_of(operation)
 
-    def _queue_at_once(self, operation: Operation, batch: Batch) -> bool:
-        """Write a message that is whole in `batch`, where nothing has to be waited for; else do nothing."""
-        is_free = self._in_flight.has_room and not self._writer.is_full and self._machine.can_send_data
-        if is_free and batch.is_last:
-            self._in_flight.add(operation)
-            batch.buffers[:0] = self._command(operation)
-            operation.phase = "writing"
-            self._writer.queue_nowait(batch)
-            operation.advance(Delivery.ALL_QUEUED)
-        return is_free and batch.is_last
-
-    async def _send(self, operation: Operation, batch: Batch | None) -> None:
-        """Write the message. What it begins with is made ready while the responses before it are still awaited."""
-        is_last = False
-        while not is_last:
-            batch = batch or self._batch_at_once(operation) or await self._next_batch(operation)
-            try:
-                if operation.delivery is Delivery.NOTHING_SENT:
-                    await self._take_slot(operation)
-                    batch.buffers[:0] = self._command(operation)
-                operation.phase = "writing"
-                await self._queue(operation, batch)
-            except BaseException:
-                if batch.lent is not None:
-                    self._pool.forget()
-                raise
-            is_last, batch = batch.is_last, None
-
-    async def _take_slot(self, operation: Operation) -> None:
-        """Wait for room in the operations window."""
-        if not self._in_flight.has_room:
-            operation.phase = "waiting for the responses before it"
-            operation.stop_clock()
-            while not self._in_flight.has_room:
-                await self._in_flight.wait_room()
-                if self._failure is not None:
-                    raise self._failure_of(operation)
-            operation.touch(trio.current_time())
-            self._keep_in_view(operation)
-        self._in_flight.add(operation)
-
-    def _batch_at_once(self, operation: Operation) -> Batch | None:
-        """The next of the data set, as PDUs, or nothing for a message without one; None where it has to be waited for."""
-        source = operation.request.data_set
-        if source is None:
-            return Batch([], operation, is_last=True)
-        operation.phase = "reading the data set"
-        data = None if operation.is_begun else source.whole()
-        operation.is_begun = True
-        if data is not None:
-            return self._batch(operation, data, is_last=True)
-        lent = self._pool.borrow_nowait()
-        read = None
-        try:
-            if lent is not None:
-                read = source.read_at_once(lent[: self._batch_size])
-        finally:
-            if lent is not None and read is None:
-                self._pool.give_back(lent)
-        return None if lent is None or read is None else self._batch(operation, lent[: read[0]], read[1], lent)
-
-    async def _next_batch(self, operation: Operation) -> Batch:
-        """The next of the data set, as PDUs."""
-        source = cast(DataSetSource, operation.request.data_set)
-        with self._interruptible(operation):
-            lent = await self._borrow(operation)
-            try:
-                count, is_last = await source.read_into(lent[: self._batch_size])
-                batch = self._batch(operation, lent[:count], is_last, lent)
-                self._check_alive(operation)
-            except BaseException:
-                self._pool.forget()
-                raise
-        return batch
-
-    def _batch(self, operation: Operation, data: Buffer, is_last: bool, lent: memoryview | None = None) -> Batch:
-        context_id, limit = operation.request.context.context_id, self._send_pdu_length
-        buffers = fragment(data, context_id, limit, is_command=False, is_last=is_last)
-        return Batch(buffers, operation, len(data), is_last, lent)
-
-    async def _borrow(self, operation: Operation) -> memoryview:
-        if self._pool.is_empty:
-            operation.phase = "writing"  # for which the buffers wait
-            if operation.delivery is Delivery.NOTHING_SENT:
-                operation.stop_clock()  # they are with operations that have clocks of their own
-        lent = await self._pool.borrow()
-        operation.phase = "reading the data set"
-        operation.touch(trio.current_time())
-        self._keep_in_view(operation)
-        return lent
+    # --- for what waits on the way: the life of the association, and the deadline of an operation
 
     @contextlib.contextmanager
-    def _interruptible(self, operation: Operation) -> Iterator[None]:
+    def interruptible(self, operation: Operation) -> Iterator[None]:
         """What is waited for inside is given up when the association ends, or the operation is overdue."""
-        self._check_alive(operation)
+        self.check_alive(operation)
         with trio.CancelScope() as operation.scope:
             yield
         operation.scope = None
-        self._check_alive(operation)
+        self.check_alive(operation)
 
-    def _check_alive(self, operation: Operation) -> None:
+    def check_alive(self, operation: Operation) -> None:
+        """Raise what has ended the association, if something has."""
         if self._failure is not None:
             raise self._failure_of(operation)
 
-    def _command(self, operation: Operation) -> list[Buffer]:
-        request = operation.request
-        operation.command = command = request.command(operation.message_id)
-        raw = encode_command(command)
-        return fragment(raw, request.context.context_id, self._send_pdu_length, is_command=True, is_last=True)
+    def progress(self, operation: Operation) -> None:
+        """`operation` waited for what it did not have to answer for; from now on it does again."""
+        operation.touch(trio.current_time())
+        self._watch.keep_in_view(operation)
 
-    async def _queue(self, operation: Operation, batch: Batch) -> None:
-        # The last moment at which nothing has happened; or the association ended when this task was about to go on.
-        await trio.lowlevel.checkpoint_if_cancelled()
-        if self._failure is not None:
-            raise self._failure_of(operation)
-        self._machine.check_can_send_data()
-        try:
-            self._writer.queue_nowait(batch)
-        except trio.WouldBlock:
-            with self._interruptible(operation):
-                await self._writer.queue(batch)
-        operation.advance(Delivery.ALL_QUEUED if batch.is_last else Delivery.PARTLY_SENT)
+    def timed_out(self, operation: Operation) -> None:
+        """The deadline of `operation` has passed."""
+        self._overdue = operation
+        self._end(operation.timed_out(), abort=True)
 
-    def _keep_in_view(self, operation: Operation) -> None:
-        """See that the watch looks up when `operation` is overdue, or before."""
-        deadline = operation.deadline(self._writer.progressed_at)
-        if deadline < self._next_look:
-            self._next_look = self._watch_scope.deadline = deadline
-
-    async def _watch(self) -> None:
-        """Abort when an operation is overdue, also one whose caller has gone."""
-        while True:
-            now, first = trio.current_time(), math.inf
-            for operation in {*self._operations, *self._in_flight.operations}:
-                deadline = operation.deadline(self._writer.progressed_at)
-                if deadline <= now:
-                    self._overdue = operation
-                    self._end(operation.timed_out(), abort=True)
-                first = min(first, deadline)
-            self._next_look = first
-            with trio.CancelScope(deadline=first) as self._watch_scope:
-                await trio.sleep_forever()
+    def watched(self) -> set[Operation]:
+        """The operations that have deadlines, also those whose callers have gone."""
+        return {*self._operations, *self._in_flight.operations}
 
     async def _raise_closed(self) -> NoReturn:
         if self._failure is not None:
@@ -460,7 +344,7 @@ class Association:
                     if self._performer is not None:
                         self._performer.start(nursery)
                         nursery.start_soon(self._watch_pace, self._performer)
-                    await self._watch()
+                    await self._watch.run()
         except BaseExceptionGroup as group:
             bugs = group.split(trio.Cancelled)[1]
             if not isinstance(bugs, ExceptionGroup):  # only cancelled, or Python is told to stop
@@ -541,6 +425,7 @@ class Association:
             self._end(lost, abort=False)
 
     async def _read(self) -> None:
+        limit = self.settings.timeouts.pdu
         try:
             with self._read_scope:
                 while await self._handle_events():
@@ -549,11 +434,11 @@ class Association:
                     if self._performer is not None and self._performer.is_full:
                         self._expect_end_of_pdu(math.inf)
                         await self._performer.room()
-                    limit = self.settings.timeouts.pdu
-                    if not self._machine.is_inside_pdu:
-                        self._expect_end_of_pdu(math.inf)
-                    elif self._end_of_pdu == math.inf:
+                    is_inside = self._machine.is_inside_pdu
+                    if is_inside and self._end_of_pdu == math.inf:
                         self._expect_end_of_pdu(trio.current_time() + limit)
+                    elif not is_inside and self._end_of_pdu != math.inf:
+                        self._expect_end_of_pdu(math.inf)
                     self._machine.receive_data(await self._transport.read())
             if self._read_scope.cancelled_caught:
                 self._end(AssociationTimeout("receiving a PDU whose first bytes came", limit), abort=True)
@@ -610,7 +495,8 @@ class Association:
         count = 0
         while (event := self._machine.next_event()) is not None:
             self._handle(event)
-            self._expect_end_of_pdu(math.inf)  # the next PDU has its own
+            if self._end_of_pdu != math.inf:
+                self._expect_end_of_pdu(math.inf)  # the next PDU has its own
             count += len(event.pdvs) if isinstance(event, PDataTF) else 1
             if count > MOST_AT_ONCE:
                 count = 0

@@ -106,10 +106,7 @@ class Writer(WriteProgress):
             if self.is_stopped:  # after this task was woken, before it ran
                 return
             self._take(batch)
-            buffers = batch.buffers
-            if self.unwritten > 1:
-                buffers = self._take_more(batch)
-            await self._transport.write(buffers, self)
+            await self._transport.write(self._take_more(batch) if self.unwritten > 1 else batch.buffers, self)
             self._written()
 
     def _take(self, batch: Batch) -> None:

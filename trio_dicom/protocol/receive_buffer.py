@@ -65,7 +65,9 @@ class ReceiveBuffer:
         and there is no further PDU. After a PDU that is wrong inside, the next one follows as usual.
         """
         if not self._partial:
-            if self._later and self._start == len(self._chunk):
+            if self._start == len(self._chunk):
+                if not self._later:
+                    return None
                 self._turn_over()
             chunk, body = self._chunk, self._start + HEADER_LENGTH
             if body <= len(chunk):

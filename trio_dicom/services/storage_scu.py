@@ -229,7 +229,7 @@ class StoreDelivery:
             while True:
                 operation = self._new_operation()
                 answer: CStoreRSP = await self._association.perform(operation)  # type: ignore[assignment]
-                if not await self._may_retry(Status(answer.status)):
+                if not answer.status or not await self._may_retry(Status(answer.status)):
                     break
                 await trio.sleep(delay)
                 delay = min(2 * delay, LONGEST_RETRY_DELAY)

@@ -1,0 +1,46 @@
+"""Watch: one task that looks up when the first of an association's operations is overdue.
+
+A scope with a deadline for each operation would cost more than sending a small object does.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import trio
+
+from .operation import Operation
+from .writer import Writer
+
+if TYPE_CHECKING:
+    from .association import Association
+
+
+class Watch:
+    """See above. `association` is told which one it is."""
+
+    def __init__(self, association: Association, writer: Writer) -> None:
+        self._association = association
+        self._writer = writer
+        self._scope = trio.CancelScope()
+        self._next_look = math.inf  # its deadline
+
+    def keep_in_view(self, operation: Operation) -> None:
+        """Look up when `operation` is overdue, or before."""
+        deadline = operation.deadline(self._writer.progressed_at)
+        if deadline < self._next_look:
+            self._next_look = self._scope.deadline = deadline
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            now, first = trio.current_time(), math.inf
+            for operation in self._association.watched():
+                deadline = operation.deadline(self._writer.progressed_at)
+                if deadline <= now:
+                    self._association.timed_out(operation)
+                first = min(first, deadline)
+            self._next_look = first
+            with trio.CancelScope(deadline=first) as self._scope:
+                await trio.sleep_forever()
