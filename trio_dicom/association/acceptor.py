@@ -9,11 +9,9 @@ A server stops in two ways, both bounded: `AssociationServer.drain` lets associa
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import ssl
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
 import attrs
 import trio
@@ -37,11 +35,11 @@ from ..settings import AssociationSettings
 from .admission import (
     CALLING_AE_TITLE_NOT_RECOGNIZED,
     IDENTITY_REFUSED,
-    LOCAL_LIMIT_EXCEEDED,
     TEMPORARY_CONGESTION,
     Admission,
 )
 from .association import Association
+from .door import Door, Visit
 from .handshake import hang_up, hear, say
 from .performing import Service, Services
 from .transport import listen, local_address, peer_certificate, remote_address, secure, transport_over
@@ -125,7 +123,7 @@ class AssociationServer:
         self._entrance = _Entrance(services, settings, admission)
         self._timeouts = settings.timeouts
         self._tls = tls
-        self._door = _Door(admission)
+        self._door = Door(admission)
         self._open: set[Association] = set()
         self._listening = trio.CancelScope()
         self._all = trio.CancelScope()
@@ -203,7 +201,7 @@ class AssociationServer:
         self._arrival.set()
         self._arrival = trio.Event()
 
-    async def _establish(self, stream: trio.SocketStream, address: Address | None, visit: _Visit) -> Association:
+    async def _establish(self, stream: trio.SocketStream, address: Address | None, visit: Visit) -> Association:
         secured = stream if self._tls is None else await secure(stream, self._tls, self._timeouts)
         return await self._entrance.establish(secured, address, visit.enter)
 
@@ -288,77 +286,3 @@ def _farewell(failure: BaseException) -> PDU:
     if isinstance(failure, ProtocolViolation):
         return Abort(failure.abort_source, failure.abort_reason)
     return Abort(2, 6) if isinstance(failure, PeerLimitUnusable) else Abort(0, 0)
-
-
-class _Door:
-    """Who is inside, and who waits to come in."""
-
-    def __init__(self, admission: Admission) -> None:
-        self.admission = admission
-        self.waiting: list[_Visit] = []  # from the first that came
-        self.inside: Counter[str | None] = Counter()
-        self.is_closed = False
-
-    def close(self) -> None:
-        """Nobody comes in any more."""
-        self.is_closed = True
-        for visit in self.waiting.copy():
-            visit.turn_away()
-
-    @contextlib.contextmanager
-    def visit(self, host: str | None) -> Iterator[_Visit]:
-        """From the connection to its end. The block is left early if the visitor has to make room for another."""
-        visit = _Visit(self, host)
-        self.waiting.append(visit)
-        if self.is_closed:
-            visit.turn_away()
-        self._make_room(host)
-        try:
-            with visit.scope:
-                yield visit
-        finally:
-            visit.leave()
-
-    def _make_room(self, host: str | None) -> None:
-        most = self.admission.connections_waiting
-        neighbours = [each for each in self.waiting if each.host == host]
-        if len(neighbours) > max(1, most // 4):
-            neighbours[0].turn_away()
-        elif len(self.waiting) > most:
-            self.waiting[0].turn_away()
-
-
-@attrs.define(eq=False)
-class _Visit:
-    """One connection's stay."""
-
-    _door: _Door
-    host: str | None
-    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
-    _is_inside: bool = attrs.field(default=False, init=False)
-
-    def enter(self) -> AssociateRJ | None:
-        """It has asked for an association: what there is against one more."""
-        inside, admission = self._door.inside, self._door.admission
-        if inside.total() >= admission.associations or inside[self.host] >= admission.associations_per_host:
-            return LOCAL_LIMIT_EXCEEDED
-        self._stop_waiting()
-        inside[self.host] += 1
-        self._is_inside = True
-        return None
-
-    def turn_away(self) -> None:
-        self._stop_waiting()
-        self.scope.cancel()
-
-    def leave(self) -> None:
-        self._stop_waiting()
-        if self._is_inside:
-            self._is_inside = False
-            self._door.inside[self.host] -= 1
-            if not self._door.inside[self.host]:
-                del self._door.inside[self.host]
-
-    def _stop_waiting(self) -> None:
-        if self in self._door.waiting:
-            self._door.waiting.remove(self)

@@ -38,11 +38,6 @@ class InFlight:
         return self._operations.values()
 
     @property
-    def is_receiving(self) -> bool:
-        """True while the data set of a response is coming in."""
-        return self._responding is not None
-
-    @property
     def has_room(self) -> bool:
         """Whether the window takes one more."""
         return len(self._operations) < self._window
