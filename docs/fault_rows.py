@@ -1,12 +1,16 @@
-"""`.. fault-rows:: acceptor` shows that part of tests/faults/rows.py, and which tests have a row's mark."""
+"""What the tests show, for the page on reliability.
+
+`.. fault-rows:: acceptor` is that part of tests/faults/rows.py, and which tests have a row's mark; `.. breakages::` is
+tests/faults/breakages.py.
+"""
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import groupby
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 
 from docutils import nodes
@@ -14,6 +18,7 @@ from docutils.parsers.rst import Directive
 from docutils.statemachine import StringList
 
 import trio_dicom
+from faults.breakages import BREAKAGES, Breakage
 from faults.fault_row import FaultRow, Test, marked_tests
 from faults.rows import SECTIONS
 
@@ -30,6 +35,25 @@ class FaultRows(Directive):
         container = nodes.container(classes=["fault-rows"])
         self.state.nested_parse(StringList(text, source=f"tests/faults: {self.arguments[0]}"), 0, container)
         return [container]
+
+
+class Breakages(Directive):
+    def run(self) -> list[nodes.Node]:
+        text = [line for number, group in groupby(BREAKAGES, attrgetter("promise")) for line in broken(number, group)]
+        container = nodes.container(classes=["fault-rows"])
+        self.state.nested_parse(StringList(text, source="tests/faults/breakages.py"), 0, container)
+        return [container]
+
+
+def broken(promise: int, breakages: Iterable[Breakage]) -> Iterator[str]:
+    yield f"**{promise}.**"
+    for each in breakages:
+        yield f"    {each.what}"
+        yield ""
+        yield "    .. rst-class:: fault-tests"
+        yield ""
+        yield f"    Test: {each.file_of_test}: ``{each.name_of_test}``"
+        yield ""
 
 
 def lines_of(row: FaultRow, tests: list[Test]) -> Iterator[str]:
@@ -59,5 +83,6 @@ def with_links(text: str) -> str:
 
 
 def setup(app: Any) -> dict[str, Any]:
+    app.add_directive("breakages", Breakages)
     app.add_directive("fault-rows", FaultRows)
     return {"parallel_read_safe": True}
