@@ -107,3 +107,12 @@ def write(folder: Path, contests: Sequence[Contest], book: Book) -> None:
     goals_table(contests, book).write_csv(folder / "goals.csv")
     results_table(contests, book.runs).write_csv(folder / "results.csv")
     Table(("What", "Which"), [*book.machine.items()]).write_csv(folder / "machine.csv")
+    (folder / "warning.txt").write_text(_QUICK_WARNING if book.is_quick else "", encoding="utf-8")
+
+
+_QUICK_WARNING = """\
+.. warning::
+
+   The figures below are those of a quick run: few objects, on a machine that had other work. They show that the
+   benchmarks run, and measure nothing. A full run puts its own in their place, and takes this away.
+"""

@@ -121,6 +121,12 @@ def test_a_quick_run_meets_no_goal_and_misses_none() -> None:
     assert goals.rows[0][-1] == "not measured"
 
 
+@pytest.mark.parametrize("is_quick", [False, True])
+def test_the_page_warns_of_the_figures_of_a_quick_run(is_quick: bool, tmp_path: Path) -> None:
+    report.write(tmp_path, [], Book({QUICK: ""} if is_quick else {}, []))
+    assert (".. warning::" in (tmp_path / "warning.txt").read_text()) == is_quick
+
+
 def test_a_table_as_markdown_and_as_csv(tmp_path: Path) -> None:
     table = report.Table(("a", "b"), [("1,000", "x|y")])
     assert table.as_markdown() == "| a | b |\n| --- | --- |\n| 1,000 | x/y |\n"
