@@ -98,9 +98,9 @@ def test_an_identity_that_is_not_confirmed(
     [
         (("--user", "a", "--token-type", "jwt"), "--user and --token-type are two identities"),
         (("--token-type", "jwt"), "--token-type needs --token-file, or the variable TRIO_DICOM_TOKEN"),
-        (("--passcode-file", "passcode"), "an identity needs --user or --token-type"),
-        (("--confirm-identity",), "an identity needs --user or --token-type"),
-        (("--user", "a", "--token-file", "token"), "--passcode-file goes with --user, and --token-file with"),
+        (("--passcode-file", "passcode"), "--passcode-file needs --user"),
+        (("--confirm-identity",), "--confirm-identity needs --user or --token-type"),
+        (("--user", "a", "--token-file", "token"), "--token-file needs --token-type"),
         (("--user", "a", "--passcode-file", "/none"), "the secret cannot be read: No such file or directory: /none"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",

@@ -78,6 +78,7 @@ def test_plain_and_tls_do_not_mix(
     ended, report = command_line.send(scripted_peer(plain, tls=server), file)
     assert report[0]["outcome"] == "not_sent"
     assert ended.code in (69, 75)
+    assert ended.err.endswith(" (see --tls)\n")
 
 
 def test_a_plain_peer_that_resets_the_connection(

@@ -25,6 +25,9 @@ def usage_error(text: str) -> SystemExit:
     return SystemExit(ExitCode.USAGE)
 
 
+_SIGNS_OF_TLS = ("the peer speaks TLS", "does the peer want TLS on this port?")
+
+
 @attrs.frozen
 class Connection:
     """A peer, how to associate with it, and how to secure that."""
@@ -38,7 +41,9 @@ class Connection:
 
     def explain(self, error: TrioDicomError) -> str:
         """What to say of an association that did not come about."""
-        if self.tls is None or self.has_certificate:
+        if self.tls is None:
+            return f"{error} (see --tls)" if str(error).endswith(_SIGNS_OF_TLS) else str(error)
+        if self.has_certificate:
             return str(error)
         is_likely = isinstance(error, TLSError) and ("certificate of ours" in error.reason or "ALERT" in error.reason)
         if is_likely or isinstance(error, ConnectionLost):  # in TLS 1.3, a server looks at it after the handshake
@@ -94,21 +99,21 @@ def user_identity(given: Identity) -> UserIdentity | None:
     """By these options; exits with 2 where they make no sense together."""
     if given.user is not None and given.token_type is not None:
         raise usage_error("--user and --token-type are two identities")
+    if given.passcode_file and given.user is None:
+        raise usage_error("--passcode-file needs --user")
+    if given.token_file and given.token_type is None:
+        raise usage_error("--token-file needs --token-type")
     if given.user is not None:
         passcode = secret(given.passcode_file, "TRIO_DICOM_PASSCODE")
-        found = UserIdentity.user(given.user, passcode, positive_response=given.confirm_identity)
-    elif given.token_type is not None:
+        return UserIdentity.user(given.user, passcode, positive_response=given.confirm_identity)
+    if given.token_type is not None:
         token, kind = secret(given.token_file, "TRIO_DICOM_TOKEN"), UserIdentityType[given.token_type.upper()]
         if token is None:
             raise usage_error("--token-type needs --token-file, or the variable TRIO_DICOM_TOKEN")
-        found = UserIdentity.token(kind, token, positive_response=given.confirm_identity)
-    elif given != Identity():
-        raise usage_error("an identity needs --user or --token-type")
-    else:
-        return None
-    if (given.passcode_file and not given.user) or (given.token_file and not given.token_type):
-        raise usage_error("--passcode-file goes with --user, and --token-file with --token-type")
-    return found
+        return UserIdentity.token(kind, token, positive_response=given.confirm_identity)
+    if given.confirm_identity:
+        raise usage_error("--confirm-identity needs --user or --token-type")
+    return None
 
 
 def _option(name: str) -> str:
