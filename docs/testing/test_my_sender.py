@@ -2,17 +2,27 @@ import pytest
 import trio
 from my_sender import send_all
 
-from trio_dicom import AssociationAborted, ConnectionLost, OperationTimeout, StatusError, send_file
+from trio_dicom import (
+    AssociationAborted,
+    ConnectionLost,
+    OperationTimeout,
+    StatusError,
+    TLSVerifyError,
+    echo,
+    send_file,
+)
 from trio_dicom.testing import (
     FaultyStream,
     Reset,
     SOPClass,
+    TLSFault,
     cancel_at_every_checkpoint,
     make_instance_file,
     make_study,
     memory_link,
     scripted_link,
     storage_scp,
+    tls_contexts,
 )
 
 CONTEXTS = [SOPClass.CT]
@@ -70,6 +80,21 @@ async def test_my_files_over_a_port(dicom_scp, tmp_path):
     response = await send_file(dicom_scp.address, path)
     assert response.status == 0x0000
     assert len(dicom_scp.received) == 1
+
+
+async def test_my_files_over_tls(dicom_tls, tmp_path):
+    path = tmp_path / "ct.dcm"
+    path.write_bytes(make_instance_file())
+    async with storage_scp(tls=dicom_tls.server) as scp:
+        response = await send_file(scp.address, path, tls=dicom_tls.client)
+    assert response.status == 0x0000
+
+
+async def test_a_certificate_of_somebody_else():
+    contexts = tls_contexts(fault=TLSFault.OTHER_AUTHORITY)
+    async with storage_scp(tls=contexts.server) as scp:
+        with pytest.raises(TLSVerifyError):
+            await echo(scp.address, tls=contexts.client)
 
 
 async def test_a_peer_with_a_mind_of_its_own(autojump_clock):

@@ -154,6 +154,7 @@ def test_a_study() -> None:
     ("sop_class", "syntax", "text"),
     [
         ("1.2.3", EXPLICIT_VR_LITTLE_ENDIAN, "not of '1.2.3'"),
+        ("CT", EXPLICIT_VR_LITTLE_ENDIAN, r"made of a SOPClass \(CT, MR, .*\), not of 'CT'"),
         (SOPClass.CT, JPEG_BASELINE, "CT is not made in transfer syntax"),
         (SOPClass.SR, RLE_LOSSLESS, "SR is not made in transfer syntax"),
         (SOPClass.SC, "1.2.840.10008.1.2.4.90", "SC is not made in transfer syntax"),

@@ -95,7 +95,7 @@ class ArrivingFile:
         if self._fd < 0:
             self._open()
         if self._min_free and self._opened_root().free() < self._min_free:
-            raise OSError(errno.ENOSPC, "less free space than is to be kept")
+            raise OSError(errno.ENOSPC, f"less free space than is to be kept ({self._min_free} bytes)")
         self.size += write_all(self._fd, buffers)
 
     def read_at(self, offset: int, length: int) -> bytes:

@@ -111,7 +111,7 @@ def _known(sop_class: str) -> SOPClass:
         return SOPClass(str(sop_class))
     except ValueError:
         names = ", ".join(SOPClass.__members__)
-        raise ValueError(f"instances are made of {names}, not of {str(sop_class)!r}") from None
+        raise ValueError(f"instances are made of a SOPClass ({names}), not of {str(sop_class)!r}") from None
 
 
 def _has_frames(sop_class: SOPClass, transfer_syntax: str) -> bool:
