@@ -61,7 +61,7 @@ async def send(address: str, sample: Sample, context: ssl.SSLContext) -> tuple[b
     opened = open_association(address, [(sample.sop_class_uid)], tls=context)
     async with opened as association:
         stored = (await CStoreSCU(association).send(sample.path)).is_success
-        version: Any = association._transport._stream.version()  # type: ignore[attr-defined]
+        version: Any = association._transport._tls.version()  # type: ignore[attr-defined]
         return stored, version
 
 

@@ -42,7 +42,7 @@ from .association import Association
 from .door import Door, Visit
 from .handshake import hang_up, hear, say
 from .performing import Service, Services
-from .transport import listen, local_address, peer_certificate, remote_address, secure, transport_over
+from .transport import Transport, listen, local_address, peer_certificate, remote_address, secure, transport_over
 
 log = logging.getLogger(__name__)
 
@@ -202,7 +202,9 @@ class AssociationServer:
         self._arrival = trio.Event()
 
     async def _establish(self, stream: trio.SocketStream, address: Address | None, visit: Visit) -> Association:
-        secured = stream if self._tls is None else await secure(stream, self._tls, self._timeouts)
+        secured: trio.abc.Stream | Transport = (
+            stream if self._tls is None else await secure(stream, self._tls, self._timeouts)
+        )
         return await self._entrance.establish(secured, address, visit.enter)
 
 
@@ -215,7 +217,7 @@ class _Entrance:
     admission: Admission
 
     async def establish(
-        self, stream: trio.abc.Stream, address: Address | None, enter: Callable[[], AssociateRJ | None]
+        self, stream: trio.abc.Stream | Transport, address: Address | None, enter: Callable[[], AssociateRJ | None]
     ) -> Association:
         """Hear the request and answer it; if no association comes of it, the stream is closed."""
         transport = transport_over(stream)

@@ -138,9 +138,9 @@ async def _connect(
     server_hostname: str | None,
 ) -> Association:
     proposed = as_presentation_contexts(contexts)
-    stream = await dial(peer, settings.timeouts, tls, server_hostname)
+    transport = await dial(peer, settings.timeouts, tls, server_hostname)
     try:
-        return await _establish(stream, proposed, peer.ae_title, settings, peer)
+        return await _establish(transport, proposed, peer.ae_title, settings, peer)
     except ConnectionLost as lost:
         if tls is None:  # who speaks nothing but TLS hangs up
             lost.detail = f"{lost.detail}; does the peer want TLS on this port?"
@@ -148,7 +148,11 @@ async def _connect(
 
 
 async def _establish(
-    stream: trio.abc.Stream, contexts: Contexts, called_ae_title: str, settings: AssociationSettings, peer: Peer | None
+    stream: trio.abc.Stream | Transport,
+    contexts: Contexts,
+    called_ae_title: str,
+    settings: AssociationSettings,
+    peer: Peer | None,
 ) -> Association:
     """Ask for the association over `stream`; whatever goes wrong, the stream is closed."""
     machine = UpperLayer(Side.REQUESTOR, settings.limits)

@@ -15,6 +15,7 @@ import re
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Any
 
 import trio
 
@@ -29,6 +30,7 @@ READ_SIZE = 1 << 16  # below what malloc maps anew each time
 READ_MOST = 1 << 18
 READS_AT_ONCE = 4
 JOIN_SIZE = 1 << 18  # SSLStream encrypts all that it is given before its first await
+TLS_PIECE = 6 << 14  # whole records; joined, encrypted and gone while in the processor's cache, and not mapped anew
 GATHER_MOST = 1024  # IOV_MAX of Linux, macOS and the BSDs
 KEEP_ALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}  # s, s, probes
 
@@ -189,7 +191,7 @@ def _drop(buffers: list[Buffer], count: int) -> None:
 
 
 class StreamTransport(Transport):
-    """Any trio stream, TLS among them: buffers joined to pieces of a bounded size."""
+    """Any trio stream, the caller's own TLS among them: buffers joined to pieces of a bounded size."""
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
@@ -205,7 +207,7 @@ class StreamTransport(Transport):
         end = 0
         self._broken = True  # until all of it is out: a stream cannot tell how far a cancelled send_all came
         try:
-            for piece in list(_joined(buffers)):
+            for piece in list(_joined(buffers, JOIN_SIZE)):
                 end += len(piece)
                 if progress is not None:
                     progress.about_to_write(end)
@@ -229,21 +231,142 @@ class StreamTransport(Transport):
                 raise _lost(error) from error
 
 
-def _joined(buffers: Sequence[Buffer]) -> Iterator[bytes]:
+def _joined(buffers: Sequence[Buffer], most: int) -> Iterator[Buffer]:
+    """The same bytes in pieces of `most`, and a last one of what is left."""
     group: list[Buffer] = []
-    size = 0
+    room = most
     for buffer in buffers:
-        if group and size + len(buffer) > JOIN_SIZE:
-            yield b"".join(group)
-            group, size = [], 0
-        group.append(buffer)
-        size += len(buffer)
+        while len(buffer) >= room:
+            view = memoryview(buffer)
+            yield b"".join([*group, view[:room]]) if group else view[:room]
+            group, buffer, room = [], view[room:], most
+        if buffer:
+            group.append(buffer)
+            room -= len(buffer)
     if group:
         yield b"".join(group)
 
 
-def transport_over(stream: trio.abc.Stream) -> Transport:
+class TLSTransport(Transport):
+    """TLS over another transport. Records are made and read at once, without the turns that `trio.SSLStream` takes.
+
+    Its first use is `handshake`. After a cancelled `write` it is only closed.
+    """
+
+    def __init__(
+        self,
+        inner: Transport,
+        context: ssl.SSLContext,
+        *,
+        server_hostname: str | None = None,
+        server_side: bool = False,
+    ) -> None:
+        self.has_heard = False  # anything from the peer
+        self._inner = inner
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side, server_hostname)
+        self._sending = trio.Lock()
+        self._is_unfinished = False  # a write has not come to its end; one that was cancelled never does
+        self._is_cut = False  # nor has a record
+        self._is_over = False  # nothing more can be said to the peer
+
+    def getpeercert(self, binary_form: bool = False) -> Any:
+        """As that of `ssl.SSLSocket`."""
+        return self._tls.getpeercert(binary_form)
+
+    async def handshake(self) -> None:
+        """Raises `ssl.SSLError` or `ConnectionLost`; `say_why` then tells the peer."""
+        while True:
+            try:
+                self._tls.do_handshake()
+            except ssl.SSLWantReadError:
+                await self._send()
+                await self._hear()
+            else:
+                break
+        if not (self._tls.server_side and self._tls.version() == "TLSv1.3"):
+            await self._send()  # else they are tickets, which wait for a first write: the client may not read before
+
+    async def say_why(self, otherwise: bytes = b"") -> None:
+        """The alert that OpenSSL has ready: who reads it knows then what is wrong."""
+        with contextlib.suppress(ConnectionLost):
+            await self._inner.write([self._outgoing.read() or otherwise])
+
+    async def read(self) -> bytes:
+        while True:
+            unsent = self._outgoing.pending
+            try:
+                return self._tls.read(READ_SIZE)
+            except ssl.SSLWantReadError:
+                if self._outgoing.pending > unsent:  # an answer to new keys
+                    await self._send()
+            except ssl.SSLError as error:
+                self._is_over = True
+                raise _lost(error) from error
+            await self._hear()
+
+    async def write(self, buffers: Sequence[Buffer], progress: WriteProgress | None = None) -> None:
+        end = 0
+        self._is_unfinished = True
+        for piece in _joined(buffers, TLS_PIECE):
+            end += len(piece)
+            try:
+                self._tls.write(piece)
+            except ssl.SSLError as error:
+                raise _lost(error) from error
+            if progress is not None:
+                progress.about_to_write(end)
+            await self._send()
+            if progress is not None:
+                progress.bytes_accepted(len(piece))
+        self._is_unfinished = False
+
+    async def _send(self) -> None:
+        """All records that wait, in their order."""
+        try:
+            self._sending.acquire_nowait()  # without the turn of the event loop that the other takes
+        except trio.WouldBlock:
+            await self._sending.acquire()
+        try:
+            if self._is_cut:
+                raise ConnectionLost("a TLS record was cut off")
+            if records := self._outgoing.read():
+                self._is_cut = True  # until all of it is out
+                await self._inner.write([records])
+                self._is_cut = False
+        finally:
+            self._sending.release()
+
+    async def _hear(self) -> None:
+        if data := await self._inner.read():
+            self.has_heard = True
+            self._incoming.write(data)
+        else:
+            self._incoming.write_eof()
+
+    async def finish(self) -> bool:
+        return not (self._is_unfinished or self._is_cut)
+
+    async def aclose(self) -> None:
+        try:
+            if await self.finish() and not self._is_over:
+                self._is_over = True
+                await self._say_good_bye()
+        finally:
+            await self._inner.aclose()
+
+    async def _say_good_bye(self) -> None:
+        """A close_notify; that of the peer is not waited for, which may be slow to look."""
+        with contextlib.suppress(ssl.SSLError, ConnectionLost):
+            with contextlib.suppress(ssl.SSLWantReadError):
+                self._tls.unwrap()
+            await self._send()
+
+
+def transport_over(stream: trio.abc.Stream | Transport) -> Transport:
     """The fastest transport there is for `stream`, which it owns from now on."""
+    if isinstance(stream, Transport):
+        return stream
     if isinstance(stream, trio.SocketStream) and has_gathering_write:
         return SocketTransport(stream)
     return StreamTransport(stream)
@@ -287,8 +410,8 @@ async def dial_by(connect: Connect, peer: Peer, timeouts: Timeouts) -> trio.abc.
 
 async def dial(
     peer: Peer, timeouts: Timeouts, tls: ssl.SSLContext | None = None, server_hostname: str | None = None
-) -> trio.abc.Stream:
-    """A connected stream to `peer`, its TLS handshake done if `tls` is given.
+) -> Transport:
+    """A transport to `peer`, its TLS handshake done if `tls` is given.
 
     Raises `ConnectFailed`, `AssociationTimeout`, `TLSError` or `TLSVerifyError`. When cancelled, nothing is left open.
     """
@@ -297,10 +420,11 @@ async def dial(
         stream = await _open_tcp(peer)
     if stream is None:
         raise AssociationTimeout(f"connecting to {peer}", timeouts.connect)
+    transport = transport_over(stream)
     if tls is None:
-        return stream
+        return transport
     try:
-        secured = _secured(stream, tls, server_hostname or peer.host, peer)
+        secured = _secured(transport, tls, server_hostname or peer.host, peer)
         with trio.move_on_after(timeouts.tls_handshake) as scope:
             await _handshake(secured, str(peer), _CLOSED_BY_SERVER)
         if scope.cancelled_caught:
@@ -311,11 +435,9 @@ async def dial(
     return secured
 
 
-def _secured(
-    stream: trio.SocketStream, tls: ssl.SSLContext, server_hostname: str, peer: Peer
-) -> trio.SSLStream[trio.abc.Stream]:
+def _secured(transport: Transport, tls: ssl.SSLContext, server_hostname: str, peer: Peer) -> TLSTransport:
     try:
-        return trio.SSLStream[trio.abc.Stream](stream, tls, server_hostname=server_hostname)
+        return TLSTransport(transport, tls, server_hostname=server_hostname)
     except (ssl.SSLError, ValueError) as error:
         raise TLSError(str(peer), f"not with this context and server name: {error}") from error
 
@@ -325,9 +447,9 @@ async def listen(port: int, host: str | None, backlog: int) -> list[trio.SocketL
     return await trio.open_tcp_listeners(port, host=host, backlog=backlog)
 
 
-def peer_certificate(stream: trio.abc.Stream) -> PeerCertificate | None:
+def peer_certificate(stream: trio.abc.Stream | Transport) -> PeerCertificate | None:
     """What TLS knows of the other end."""
-    return PeerCertificate.of(stream) if isinstance(stream, trio.SSLStream) else None
+    return PeerCertificate.of(stream) if isinstance(stream, trio.SSLStream | TLSTransport) else None
 
 
 def remote_address(stream: trio.abc.Stream) -> tuple[str, int] | None:
@@ -347,10 +469,10 @@ def local_address(listener: trio.SocketListener) -> tuple[str, int]:
     return host, port
 
 
-async def secure(stream: trio.SocketStream, tls: ssl.SSLContext, timeouts: Timeouts) -> trio.abc.Stream:
+async def secure(stream: trio.SocketStream, tls: ssl.SSLContext, timeouts: Timeouts) -> Transport:
     """The server's side of a TLS handshake. Raises `AssociationTimeout` or `TLSError`; `stream` is closed then."""
     try:
-        secured = trio.SSLStream[trio.abc.Stream](stream, tls, server_side=True)
+        secured = TLSTransport(transport_over(stream), tls, server_side=True)
         with trio.move_on_after(timeouts.tls_handshake) as scope:
             await _handshake(secured, "a peer that connected", _CLOSED_BY_CLIENT)
         if scope.cancelled_caught:
@@ -406,58 +528,18 @@ _CLOSED_BY_CLIENT = (
 )
 
 
-class _Heard(trio.abc.Stream):
-    """A stream, and whether anything has come from it."""
-
-    def __init__(self, stream: trio.abc.Stream) -> None:
-        self.stream = stream
-        self.anything = False
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        data = await self.stream.receive_some(max_bytes)
-        self.anything |= bool(data)
-        return data
-
-    async def send_all(self, data: Buffer) -> None:
-        await self.stream.send_all(data)
-
-    async def wait_send_all_might_not_block(self) -> None:
-        await self.stream.wait_send_all_might_not_block()
-
-    async def aclose(self) -> None:
-        await self.stream.aclose()
-
-
-async def _handshake(stream: trio.SSLStream[trio.abc.Stream], peer: str, closed: tuple[str, str]) -> None:
-    stream.transport_stream = heard = _Heard(stream.transport_stream)
+async def _handshake(transport: TLSTransport, peer: str, closed: tuple[str, str]) -> None:
     try:
-        await stream.do_handshake()
-    except trio.BrokenResourceError as error:
-        cause = error.__cause__
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            await _say_why(stream, heard.stream)
-            raise TLSVerifyError(peer, cause.verify_message or "the certificate was not verified") from error
-        reason = cause.reason if isinstance(cause, ssl.SSLError) else None
-        if reason is None or isinstance(cause, ssl.SSLEOFError):
-            text = closed[heard.anything]
-        else:
-            text = _not_accepted(reason) or _REASONS.get(reason, reason)
-            await _say_why(stream, heard.stream, _NO_TLS_ALERT if reason in _NO_TLS else b"")
-        failure = TLSError(peer, text)
-        if isinstance(cause, OSError) and not isinstance(cause, ssl.SSLError):  # a reset: trouble of the network's
-            failure.reason = f"the connection was lost: {os.strerror(cause.errno or errno.ECONNRESET)}"
-            failure.reason += "" if heard.anything else f"; {_DOES_IT_SPEAK_TLS}"
-            failure.retry = Retry.LATER
+        await transport.handshake()
+    except ssl.SSLCertVerificationError as error:
+        await transport.say_why()
+        raise TLSVerifyError(peer, error.verify_message or "the certificate was not verified") from error
+    except ssl.SSLError as error:
+        if error.reason is None or isinstance(error, ssl.SSLEOFError):
+            raise TLSError(peer, closed[transport.has_heard]) from error
+        await transport.say_why(_NO_TLS_ALERT if error.reason in _NO_TLS else b"")
+        raise TLSError(peer, _not_accepted(error.reason) or _REASONS.get(error.reason, error.reason)) from error
+    except ConnectionLost as error:  # trouble of the network's
+        failure = TLSError(peer, error.detail if transport.has_heard else f"{error.detail}; {_DOES_IT_SPEAK_TLS}")
+        failure.retry = Retry.LATER
         raise failure from error
-    finally:
-        stream.transport_stream = heard.stream
-
-
-async def _say_why(
-    stream: trio.SSLStream[trio.abc.Stream], transport_stream: trio.abc.Stream, otherwise: bytes = b""
-) -> None:
-    """Send the alert that OpenSSL has ready, and trio leaves where it is: who reads it knows then what is wrong."""
-    ready = getattr(stream, "_outgoing", None)
-    words = ready.read() if isinstance(ready, ssl.MemoryBIO) else b""
-    with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-        await transport_stream.send_all(words or otherwise)
