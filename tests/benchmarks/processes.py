@@ -110,8 +110,12 @@ class Process:
 
 
 def environment() -> dict[str, str]:
-    """That of this process, with the package of this tree to import, and none of the variables that are compared."""
-    variables = {name: value for name, value in os.environ.items() if name != "TCP_NODELAY"}
+    """That of this process, with the package of this tree to import, and none of the variables that are compared.
+
+    Modules are compiled once, as those of an installed package are, and not in every run.
+    """
+    left_out = ("TCP_NODELAY", "PYTHONDONTWRITEBYTECODE")
+    variables = {name: value for name, value in os.environ.items() if name not in left_out}
     path = os.pathsep.join(filter(None, [str(ROOT), variables.get("PYTHONPATH")]))
     return variables | {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
 
