@@ -229,11 +229,19 @@ BREAKAGES = (
     ),
     Breakage(
         7,
-        "the same, of a stream (TLS)",
+        "the same, of a stream",
         "association/transport.py",
         "        return not self._broken",
         "        return True",
         "faults/test_faults_tls_stream.py::test_fault125_nothing_follows_a_write_that_was_cancelled",
+    ),
+    Breakage(
+        7,
+        "the same, over our own TLS",
+        "association/transport.py",
+        "        return not (self._is_unfinished or self._is_cut)",
+        "        return True",
+        "association/test_tls_transport.py::test_nothing_follows_a_write_that_was_cut_off",
     ),
     Breakage(
         7,
