@@ -217,6 +217,12 @@ async def test_a_ledger_that_cannot_be_written(unprivileged):
     assert not (unprivileged / "run.db-lock").exists()
 
 
+def test_where_there_can_be_no_log_of_changes_there_is_no_ledger(path):
+    in_memory = contextlib.closing(sqlite3.connect(":memory:"))
+    with in_memory as connection, pytest.raises(LedgerError, match="cannot keep a write-ahead log there"):
+        ledger_file._use_log(str(path), connection)
+
+
 # --- one run at a time
 
 HOLDER = """
@@ -304,6 +310,7 @@ def test_who_asks_whether_a_run_is_under_way_keeps_none_from_beginning(path):
     path.with_name("run.db-lock").touch()
     asking = os.open(path.with_name("run.db-lock"), os.O_RDONLY)
     fcntl.flock(asking, fcntl.LOCK_SH)
+    assert lock.is_held() is False  # two may ask at once
     timer = threading.Timer(0.03, os.close, [asking])
     timer.start()
     assert lock.acquire()

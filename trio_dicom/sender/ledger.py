@@ -265,7 +265,7 @@ async def open_ledger(path: str | os.PathLike[str], peer: str) -> AsyncIterator[
 def _key(identity: InputIdentity) -> tuple[bytes, int | None, int | None]:
     """As it is in the ledger: SQLite's numbers have 64 bits, and some file systems know the year 2400."""
     mtime_ns = identity.mtime_ns
-    if mtime_ns is not None and not -_LIMIT <= mtime_ns < _LIMIT:
+    if mtime_ns is not None:
         mtime_ns = (mtime_ns + _LIMIT) % (2 * _LIMIT) - _LIMIT
     return identity.name, identity.size, mtime_ns
 
