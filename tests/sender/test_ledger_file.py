@@ -167,6 +167,20 @@ async def test_a_link_leads_to_the_ledger_and_all_that_is_beside_it(tmp_path):
     assert link.is_symlink()
 
 
+async def test_its_own_files_are_told_from_others(tmp_path):
+    for folder in ("real", "other"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "run.db").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    async with open_ledger(tmp_path / "link" / "run.db", PEER) as ledger:
+        names = sorted(os.listdir(tmp_path / "real"))
+        assert names == ["run.db", "run.db-lock", "run.db-shm", "run.db-wal"]
+        for folder in ("real", "link"):
+            assert all(ledger.owns(str(tmp_path / folder / name)) for name in names)
+            assert not ledger.owns(str(tmp_path / folder / "run.db-new"))
+        assert not any(ledger.owns(str(tmp_path / "other" / name)) for name in names)
+
+
 @pytest.mark.parametrize("name", ["a b%20c?#.db", "né.db", os.fsdecode(b"\xff.db")])
 async def test_names_of_any_kind(tmp_path, name):
     for _ in range(2):
