@@ -259,6 +259,7 @@ def test_fields_that_few_messages_have() -> None:
         pytest.param(rsp({0x0010: element(0x0010, b"", length=0xFFFF_FFFF)}), id="fault25-undefined-length"),
         pytest.param(rsp({0x2000: element(0x2000, b"ab", length=0x8000_0000)}), id="fault25-huge-length"),
         pytest.param(rsp({0x2000: element(0x0018, b"ab", group=8)}), id="fault25-group-0008"),
+        pytest.param(rsp({0x2000: element(0x2000, b"ab", group=8)}), id="fault25-group-0008-ascending"),
         pytest.param(rsp({0x2000: RSP[0x1000]}), id="fault25-duplicate"),
         pytest.param(rsp({0x2000: RSP[0x0002]}), id="fault25-unsorted"),
         pytest.param(rsp({0x0901: element(0x0901, b"\x08\0")}), id="fault25-half-a-tag"),

@@ -408,7 +408,8 @@ def test_the_context_for_a_message() -> None:
     assert negotiated.find(CT, ("1.2.3", IMPLICIT_VR_LITTLE_ENDIAN)) is contexts[0]
     assert negotiated.find(CT, ANY_TRANSFER_SYNTAX) is contexts[0]
     with pytest.raises(NoPresentationContext) as caught:
-        negotiated.find(CT, ("1.2.3",))
+        negotiated.find(CT, ("1.2.3", "1.2.6"))
+    assert caught.value.transfer_syntax_uid == "1.2.3"
     assert caught.value.accepted == (IMPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_LITTLE_ENDIAN)
     assert caught.value.result == 4
     for abstract_syntax, transfer_syntaxes, result in (

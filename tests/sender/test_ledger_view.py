@@ -176,6 +176,8 @@ async def test_a_view_changes_nothing(path):
         list(view.entries())
         with pytest.raises(sqlite3.OperationalError, match="readonly"):
             view._connection.execute("DELETE FROM input")
+    with pytest.raises(LedgerError, match="closed"):
+        view.tallies()
     assert path.read_bytes() == before
     assert not LedgerLock(str(path)).is_held()
 
