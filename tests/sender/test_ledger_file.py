@@ -23,6 +23,7 @@ from trio_dicom.sender import ledger_file, ledger_lock
 from trio_dicom.sender.ledger import open_ledger
 from trio_dicom.sender.ledger_lock import LedgerLock
 from trio_dicom.sender.ledger_schema import APPLICATION_ID, VERSION
+from trio_dicom.sender.ledger_view import LedgerView
 from trio_dicom.testing import make_instance_file
 
 ROOT = Path(__file__).parents[2]
@@ -209,8 +210,16 @@ async def test_a_folder_that_cannot_be_written(unprivileged):
     async with open_ledger(path, PEER) as ledger:
         ledger.settle(identity(0), report())
     assert os.listdir(unprivileged) == ["run.db"]
+    log = unprivileged / "run.db-wal"
+    log.touch()  # of a run that was killed
     unprivileged.chmod(0o500)
     try:
+        with LedgerView(path) as view:
+            assert [each.report.outcome for each in view.entries()] == [Outcome.STORED]
+        log.write_bytes(b"changes")
+        with pytest.raises(LedgerError, match="cannot be read"):
+            LedgerView(path)
+        log.write_bytes(b"")
         with pytest.raises(LedgerError, match="cannot be used: Permission denied"):
             await use(unprivileged / "other.db")
         with pytest.raises(LedgerError, match="cannot be used: Permission denied"):
@@ -476,8 +485,8 @@ async def test_it_can_be_asked_with_sqlite(path):
             ]
             assert connection.execute("SELECT ended FROM run").fetchall() == [(None,)]
     with contextlib.closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("PRAGMA application_id").fetchone() == (APPLICATION_ID,)
-        assert connection.execute("PRAGMA user_version").fetchone() == (VERSION,)
+        assert connection.execute("PRAGMA application_id").fetchone() == (0x54444C47,) == (APPLICATION_ID,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (1,) == (VERSION,)
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         ((peer, ended),) = connection.execute("SELECT peer, ended >= started FROM run").fetchall()
         assert (peer, ended) == (PEER, 1)

@@ -121,6 +121,7 @@ async def test_rates(path):
         path,
         "UPDATE run SET started = 100, ended = 104",
         "UPDATE input SET settled = 100 + (number - 1) * 0.5",
+        "UPDATE input SET settled = 100 WHERE number = 2",
         "UPDATE input SET settled = 104 WHERE number = 6",
         "UPDATE input SET settled = 99 WHERE number = 1",  # somebody set the clock
     )
@@ -180,6 +181,13 @@ async def test_a_view_changes_nothing(path):
         view.tallies()
     assert path.read_bytes() == before
     assert not LedgerLock(str(path)).is_held()
+
+
+async def test_any_thread_may_ask(path):
+    await write(path, report())
+    with LedgerView(path) as view:
+        assert await trio.to_thread.run_sync(view.tallies) == view.tallies()
+        assert view.tallies()
 
 
 async def test_what_cannot_be_read(tmp_path):
