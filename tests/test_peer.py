@@ -80,6 +80,12 @@ def test_hosts_are_text(host: object) -> None:
         Peer("PACS", host, 104)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("text", [None, ("10.0.0.5", 104), b"PACS@10.0.0.5:104"])
+def test_what_is_no_text_names_no_peer(text: object) -> None:
+    with pytest.raises(TypeError, match="a peer is a Peer, or text such as"):
+        Peer.parse(text)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("title", [None, 5, b"PACS"])
 def test_ae_titles_are_text(title: object) -> None:
     with pytest.raises(TypeError, match="an AE title is a str"):

@@ -40,10 +40,12 @@ class Peer:
     def parse(cls, text: str | Peer) -> Peer:
         """The peer that `text` names: `PACS@host:104`, `PACS@10.0.0.5:104` or `PACS@[::1]:104`.
 
-        Raises `ValueError`, saying what is missing, if it names none.
+        Raises `ValueError`, saying what is missing, if it names none, and `TypeError` if it is neither text nor peer.
         """
         if isinstance(text, Peer):
             return text
+        if not isinstance(text, str):
+            raise TypeError(f"a peer is a Peer, or text such as PACS@10.0.0.5:104, not {type(text).__name__}")
         title, at, address = text.rpartition("@")
         if not at:
             raise ValueError(f"no AE title in {text!r}: write AET@host:port, for example PACS@10.0.0.5:104")

@@ -25,6 +25,8 @@ from trio_dicom import (
     Status,
     StorageSCP,
     UnexpectedPDU,
+    echo,
+    open_sender,
     serve_associations,
     wrap_server_stream,
 )
@@ -204,6 +206,16 @@ async def test_a_rejection_that_nobody_reads(autojump_clock: trio.testing.MockCl
         with pytest.raises(AssociationRejected):
             await wrap_server_stream(nursery, ours, (), admission=Admission(ae_title="RIGHT"))
     assert trio.current_time() <= 32
+
+
+async def test_what_is_no_context_of_tls() -> None:
+    with pytest.raises(TypeError, match=r"tls is an ssl.SSLContext, not bool: trio_dicom.tls.client_context and"):
+        await serve_associations((), 0, tls=True)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"tls is an ssl.SSLContext"):
+        await echo("PACS@127.0.0.1:1", tls=True)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"tls is an ssl.SSLContext"):
+        async with open_sender("PACS@127.0.0.1:1", tls=True):  # type: ignore[arg-type]
+            pass
 
 
 async def test_a_context_of_a_client_is_no_context_of_a_server() -> None:

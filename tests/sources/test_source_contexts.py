@@ -35,6 +35,12 @@ async def test_one_context_for_each_class_and_transfer_syntax(tmp_path):
     )
 
 
+@pytest.mark.parametrize("wrong", [b"DICM", [b"DICM"], [None]], ids=repr)
+async def test_what_is_no_path(wrong):
+    with pytest.raises(TypeError, match="a path is wanted, not"):
+        await contexts_for(wrong)
+
+
 async def test_native_files_could_be_encoded_anew(tmp_path):
     path = write(tmp_path / "a")
     both = (PresentationContext(CT, (EXPLICIT,)), PresentationContext(CT, (IMPLICIT, DEFLATED)))

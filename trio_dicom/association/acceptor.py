@@ -42,7 +42,16 @@ from .association import Association
 from .door import Door, Visit
 from .handshake import hang_up, hear, say
 from .performing import Service, Services
-from .transport import Transport, listen, local_address, peer_certificate, remote_address, secure, transport_over
+from .transport import (
+    Transport,
+    check_context,
+    listen,
+    local_address,
+    peer_certificate,
+    remote_address,
+    secure,
+    transport_over,
+)
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +86,7 @@ async def serve_associations(
     Running out of descriptors makes it pause, not end. Cancelled, it aborts the associations and ends within about a
     second. PS3.8 section 7.1.
     """
+    check_context(tls)
     if tls is not None and tls.protocol is ssl.PROTOCOL_TLS_CLIENT:
         raise ValueError("tls is a client's context: make one with trio_dicom.tls.server_context")
     admission = admission or Admission()

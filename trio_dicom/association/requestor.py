@@ -27,7 +27,7 @@ from ..protocol.upper_layer import Side, UpperLayer
 from ..settings import AssociationSettings
 from .association import Association
 from .handshake import hang_up, hear, say
-from .transport import Connect, Transport, dial, dial_by, transport_over
+from .transport import Connect, Transport, check_context, dial, dial_by, transport_over
 
 log = logging.getLogger(__name__)
 
@@ -137,6 +137,7 @@ async def _connect(
     tls: ssl.SSLContext | None,
     server_hostname: str | None,
 ) -> Association:
+    check_context(tls)
     proposed = as_presentation_contexts(contexts)
     transport = await dial(peer, settings.timeouts, tls, server_hostname)
     try:

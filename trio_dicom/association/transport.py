@@ -408,6 +408,13 @@ async def dial_by(connect: Connect, peer: Peer, timeouts: Timeouts) -> trio.abc.
     return stream
 
 
+def check_context(tls: object) -> None:
+    """Raises `TypeError` for what is neither a context nor None: True, say."""
+    if not isinstance(tls, ssl.SSLContext | None):
+        makers = "trio_dicom.tls.client_context and server_context make one"
+        raise TypeError(f"tls is an ssl.SSLContext, not {type(tls).__name__}: {makers}")
+
+
 async def dial(
     peer: Peer, timeouts: Timeouts, tls: ssl.SSLContext | None = None, server_hostname: str | None = None
 ) -> Transport:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import trio
 
-from ..association.transport import Connect
+from ..association.transport import Connect, check_context
 from ..errors import LocalProtocolError, TrioDicomError
 from ..peer import Peer
 from ..plain_nursery import open_plain_nursery
@@ -85,6 +85,7 @@ async def open_sender(
     for channel in (progress, totals):
         if channel is not None and not callable(getattr(channel, "send_nowait", None)):
             raise TypeError(f"a progress channel needs send_nowait, which {type(channel).__name__} does not have")
+    check_context(tls)
     settings = settings or AssociationSettings()
     if window is not None:
         settings = _with_window(settings, window)

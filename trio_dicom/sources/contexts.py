@@ -22,7 +22,8 @@ async def contexts_for(paths: Path | Iterable[Path], *, skip_invalid: bool = Fal
     accepts each for itself. Then one for each SOP class with native files, of the other native transfer syntaxes into
     which those can be encoded anew. There may be more than the 128 that one association holds.
 
-    Raises `InvalidObject` or `ReadError` for the first file that cannot be sent, unless `skip_invalid`.
+    Raises `InvalidObject` or `ReadError` for the first file that cannot be sent, unless `skip_invalid`, and `TypeError`
+    for what is no path.
     """
     if isinstance(paths, str | bytes | os.PathLike):
         paths = (paths,)
@@ -62,6 +63,11 @@ def _some_heads(files: Iterator[Path], skip_invalid: bool) -> list[Head | None]:
 def _walk(paths: Iterable[Path]) -> Iterator[Path]:
     """The files at `paths`, those of directories in the order of their names; links to directories are not followed."""
     for path in paths:
+        if not isinstance(path, str | os.PathLike):  # bytes may well be those of the file
+            kind = type(path).__name__
+            raise TypeError(
+                f"a path is wanted, not {kind}: CStoreSCU.send and open_sender send other things than files"
+            )
         if not os.path.isdir(path):
             yield path
             continue
