@@ -190,3 +190,15 @@ def test_an_identity_is_checked(wrong: dict[str, object]) -> None:
     with pytest.raises((TypeError, ValueError)) as caught:
         UserIdentity(**{"type": 1, "primary": b"operator-7", **wrong})  # type: ignore[arg-type]
     assert "operator-7" not in str(caught.value)
+
+
+def test_an_identity_fits_into_a_request() -> None:
+    longest = UserIdentity.token(UserIdentityType.SAML, b"x" * 65_000)
+    (buffer,) = propose(["1.2.3"], "ANY", AssociationSettings(user_identity=longest, operations_window=8)).encode()
+    assert len(buffer) > 65_000
+    with pytest.raises(ValueError, match="an identity of 65001 bytes, where 65000 are the most that can be sent"):
+        UserIdentity.token(UserIdentityType.SAML, b"x" * 65_001)
+    with pytest.raises(ValueError, match="an identity of 65001 bytes"):
+        UserIdentity.user("alice", b"x" * 64_996)
+    with pytest.raises(ValueError, match="there is nothing in primary"):
+        UserIdentity.token(UserIdentityType.JWT, "")

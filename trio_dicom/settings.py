@@ -88,6 +88,9 @@ class UserIdentityType(enum.IntEnum):
     JWT = 5
 
 
+MOST_IDENTITY = 65_000  # bytes; with what else the user information has in it, 65,535
+
+
 def _secret(value: str | bytes | Secret) -> Secret:
     return Secret(value.encode() if isinstance(value, str) else value)
 
@@ -96,7 +99,8 @@ def _secret(value: str | bytes | Secret) -> Secret:
 class UserIdentity:
     """Who the requestor is (PS3.7 D.3.3.7): `UserIdentity.user("alice", passcode)`, or `UserIdentity.token(...)`.
 
-    `primary` and `secondary` are secrets, which show nowhere. Text is given in UTF-8.
+    `primary` and `secondary` are secrets, which show nowhere. Text is given in UTF-8. Raises `ValueError` if there is
+    nothing in `primary`, or more than 65,000 bytes in both: an association request has no room for it.
     """
 
     type: UserIdentityType = attrs.field(converter=UserIdentityType)
@@ -105,7 +109,12 @@ class UserIdentity:
     positive_response: bool = False  #: ask the peer to confirm; without its confirmation the association is aborted
 
     @secondary.validator
-    def _of_a_user(self, attribute: attrs.Attribute[Secret], value: Secret) -> None:
+    def _fits(self, attribute: attrs.Attribute[Secret], value: Secret) -> None:
+        if not self.primary:
+            raise ValueError("there is nothing in primary")
+        size = len(self.primary.reveal()) + len(value.reveal())
+        if size > MOST_IDENTITY:
+            raise ValueError(f"an identity of {size} bytes, where {MOST_IDENTITY} are the most that can be sent")
         if value and self.type is not UserIdentityType.USERNAME_PASSCODE:
             raise ValueError(f"{self.type.name} has no secondary field: that is for a passcode")
 

@@ -19,6 +19,8 @@ Scripted = Callable[..., str]
 def secrets(tmp_path: Path) -> Callable[[str], Path]:
     (tmp_path / "passcode").write_bytes(b"open sesame\r\n")
     (tmp_path / "token").write_bytes(b"head.body.signature\n")
+    (tmp_path / "long").write_bytes(b"x" * 65_001)
+    (tmp_path / "nothing").write_bytes(b"\n")
     return tmp_path.joinpath
 
 
@@ -33,7 +35,7 @@ CASES = [
 
 
 def asked(options: tuple[str, ...], secrets: Callable[[str], Path]) -> list[str]:
-    return [str(secrets(word)) if word in ("passcode", "token") else word for word in options]
+    return [str(secrets(word)) if word in ("passcode", "token", "long", "nothing") else word for word in options]
 
 
 @pytest.mark.parametrize(
@@ -102,6 +104,14 @@ def test_an_identity_that_is_not_confirmed(
         (("--confirm-identity",), "--confirm-identity needs --user or --token-type"),
         (("--user", "a", "--token-file", "token"), "--token-file needs --token-type"),
         (("--user", "a", "--passcode-file", "/none"), "the secret cannot be read: No such file or directory: /none"),
+        (("--user", "a", "--passcode-file", "/dev/zero"), "cannot be read: it has more than 65536 bytes: /dev/zero"),
+        (("--user", "a", "--passcode-file", "long"), "an identity of 65002 bytes, where 65000 are the most"),
+        (("--token-type", "jwt", "--token-file", "long"), "an identity of 65001 bytes, where 65000 are the most"),
+        (
+            ("--token-type", "jwt", "--token-file", "nothing"),
+            "the identity cannot be sent: there is nothing in primary",
+        ),
+        (("--user", ""), "the identity cannot be sent: there is nothing in primary"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )

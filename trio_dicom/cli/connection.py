@@ -25,6 +25,8 @@ def usage_error(text: str) -> SystemExit:
     return SystemExit(ExitCode.USAGE)
 
 
+LONGEST_SECRET = 1 << 16  # bytes; more is no secret but another file
+
 _SIGNS_OF_TLS = ("the peer speaks TLS", "does the peer want TLS on this port?")
 
 
@@ -103,16 +105,19 @@ def user_identity(given: Identity) -> UserIdentity | None:
         raise usage_error("--passcode-file needs --user")
     if given.token_file and given.token_type is None:
         raise usage_error("--token-file needs --token-type")
-    if given.user is not None:
-        passcode = secret(given.passcode_file, "TRIO_DICOM_PASSCODE")
-        return UserIdentity.user(given.user, passcode, positive_response=given.confirm_identity)
-    if given.token_type is not None:
-        token, kind = secret(given.token_file, "TRIO_DICOM_TOKEN"), UserIdentityType[given.token_type.upper()]
-        if token is None:
-            raise usage_error("--token-type needs --token-file, or the variable TRIO_DICOM_TOKEN")
-        return UserIdentity.token(kind, token, positive_response=given.confirm_identity)
-    if given.confirm_identity:
+    if given.confirm_identity and given.user is None and given.token_type is None:
         raise usage_error("--confirm-identity needs --user or --token-type")
+    try:
+        if given.user is not None:
+            passcode = secret(given.passcode_file, "TRIO_DICOM_PASSCODE")
+            return UserIdentity.user(given.user, passcode, positive_response=given.confirm_identity)
+        if given.token_type is not None:
+            token, kind = secret(given.token_file, "TRIO_DICOM_TOKEN"), UserIdentityType[given.token_type.upper()]
+            if token is None:
+                raise usage_error("--token-type needs --token-file, or the variable TRIO_DICOM_TOKEN")
+            return UserIdentity.token(kind, token, positive_response=given.confirm_identity)
+    except ValueError as error:
+        raise usage_error(f"the identity cannot be sent: {error}") from None
     return None
 
 
@@ -125,9 +130,13 @@ def secret(path: Path | None, variable: str) -> bytes | None:
     if path is None:
         return os.fsencode(os.environ[variable]) if variable in os.environ else None
     try:
-        return path.read_bytes().removesuffix(b"\n").removesuffix(b"\r")
+        with path.open("rb") as file:
+            value = file.read(LONGEST_SECRET + 1)
     except OSError as error:
         raise usage_error(f"the secret cannot be read: {error.strerror}: {path}") from None
+    if len(value) > LONGEST_SECRET:
+        raise usage_error(f"the secret cannot be read: it has more than {LONGEST_SECRET} bytes: {path}")
+    return value.removesuffix(b"\n").removesuffix(b"\r")
 
 
 def tls_context(make: Callable[..., TLSContext], security: ClientSecurity | ServerSecurity, **more: Any) -> TLSContext:
