@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from trio_dicom.errors import Retry
+from trio_dicom.protocol import status as module
 from trio_dicom.protocol.status import Status, StatusCategory
 
 
@@ -116,3 +117,11 @@ def test_no_other_code_is_worth_another_attempt() -> None:
     configured = {0x0112, 0x0118, 0x0122, 0x0124, 0x0214}
     assert again == {0x0110, 0x0210, 0x0213, *configured, *range(0xA700, 0xA800)}
     assert all(Status(code).retry is Retry.AFTER_CONFIG for code in configured)
+
+
+def test_what_this_library_answers_means_what_it_is_called() -> None:
+    answers = {name: status for name, status in vars(module).items() if isinstance(status, Status)}
+    assert answers
+    for name, status in answers.items():
+        assert name in status.meaning.upper().replace(" ", "_")
+        assert status < 0x1000 or status & 0xFF == 0  # of a range, its first

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import weakref
+
 import pytest
 
 from trio_dicom.errors import InvalidPDU, LocalProtocolError, ProtocolViolation, UnexpectedPDU, UnrecognisedPDU
@@ -484,3 +488,19 @@ def test_what_was_received_is_forgotten() -> None:
     assert not machine.is_inside_pdu
     machine.receive_data(on_the_wire(ABORT))
     assert machine.next_event() == ABORT
+
+
+@pytest.mark.parametrize("wrong", [on_the_wire(AC), b"\x00\0\0\0\0\0"], ids=["unexpected", "unrecognised"])
+def test_a_violation_keeps_nothing_that_was_received(wrong: bytes) -> None:
+    machine = machine_in(State.STA6)
+    machine.receive_data(wrong)
+    is_there = weakref.ref(machine)
+    gc.disable()
+    try:
+        with contextlib.suppress(ProtocolViolation):
+            machine.next_event()
+        assert machine.state is State.STA13
+        del machine
+        assert is_there() is None  # without a collection of garbage
+    finally:
+        gc.enable()
