@@ -80,6 +80,7 @@ class TLSError(TrioDicomError):
 
     peer: str
     reason: str
+    is_cut_off: bool = False  #: the peer closed the connection without a word of TLS as to why
     retry = Retry.AFTER_CONFIG
 
     def __str__(self) -> str:

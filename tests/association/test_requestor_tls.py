@@ -133,6 +133,7 @@ async def test_why_a_handshake_failed(
             async with open_association(listener.address, CT, tls=contexts.client, server_hostname=HOST):
                 raise AssertionError("there is no association")
     assert str(caught.value).endswith(text)
+    assert caught.value.is_cut_off == (script is not the_wrong_words)
 
 
 @pytest.mark.parametrize(

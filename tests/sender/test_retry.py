@@ -20,6 +20,7 @@ from trio_dicom.errors import (
     OperationTimeout,
     ReadError,
     Retry,
+    TLSError,
     TLSVerifyError,
     UnexpectedMessageID,
 )
@@ -92,12 +93,15 @@ def test_trouble_of_the_machine_is_worth_another_try():
         (AssociationRejected(2, 3, 2), False),
         (AssociationRejected(1, 1, 3), True),
         (TLSVerifyError("PACS", "expired"), True),
+        (TLSError("PACS", "closed", is_cut_off=True), True),
         (AssociationAborted(2, 0), False),
     ],
     ids=str,
 )
 def test_what_only_a_change_of_settings_will_mend(error, is_final):
-    assert retry.is_final(error) is is_final
+    assert retry.is_final(error, was_reached=False) is is_final
+    is_cut_off = isinstance(error, TLSError) and error.is_cut_off
+    assert retry.is_final(error, was_reached=True) is (is_final and not is_cut_off)
 
 
 def delays_after(rule, *, policy=POLICY, random=None):

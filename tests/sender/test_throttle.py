@@ -6,7 +6,14 @@ from random import Random
 
 import pytest
 
-from trio_dicom.errors import AssociationAborted, AssociationRejected, ConnectFailed, ConnectionLost, StatusError
+from trio_dicom.errors import (
+    AssociationAborted,
+    AssociationRejected,
+    ConnectFailed,
+    ConnectionLost,
+    StatusError,
+    TLSError,
+)
 from trio_dicom.sender.retry import RetryPolicy
 from trio_dicom.sender.throttle import ANSWERS_FOR_ONE_MORE, Throttle
 
@@ -37,6 +44,15 @@ def test_the_first_association_comes_alone():
     it.failed(ConnectionLost(), started=0.0, now=0.0, others=0)
     it.opened()
     assert it.lanes == 1  # the others are earned
+
+
+def test_a_destination_that_cuts_handshakes_off_is_given_up_unless_it_was_reached_before():
+    cut_off = TLSError("PACS", "the peer closed the connection", is_cut_off=True)
+    for it, is_given_up in ((throttle(), True), (reached(), False)):
+        it.failed(cut_off, started=0.0, now=0.0, others=0)
+        assert (it.failure is cut_off) is is_given_up
+    it.failed(TLSError("PACS", "HANDSHAKE_FAILURE"), started=2.0, now=3.0, others=0)
+    assert it.failure is not None
 
 
 def test_congestion_halves_the_lanes_and_pauses_and_answers_pay_back():

@@ -543,7 +543,7 @@ async def _handshake(transport: TLSTransport, peer: str, closed: tuple[str, str]
         raise TLSVerifyError(peer, error.verify_message or "the certificate was not verified") from error
     except ssl.SSLError as error:
         if error.reason is None or isinstance(error, ssl.SSLEOFError):
-            raise TLSError(peer, closed[transport.has_heard]) from error
+            raise TLSError(peer, closed[transport.has_heard], is_cut_off=True) from error
         await transport.say_why(_NO_TLS_ALERT if error.reason in _NO_TLS else b"")
         raise TLSError(peer, _not_accepted(error.reason) or _REASONS.get(error.reason, error.reason)) from error
     except ConnectionLost as error:  # trouble of the network's

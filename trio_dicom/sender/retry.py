@@ -122,8 +122,10 @@ def is_distrust(error: TrioDicomError) -> bool:
     return isinstance(error, ProtocolViolation)
 
 
-def is_final(error: TrioDicomError) -> bool:
-    """Whether no association will come about before somebody changes a setting."""
+def is_final(error: TrioDicomError, *, was_reached: bool) -> bool:
+    """Whether no association will come about before somebody changes a setting; `was_reached` if there was one."""
+    if was_reached and isinstance(error, TLSError) and error.is_cut_off:
+        return False  # the settings were right: it has no room, or stands for another that is away
     if isinstance(error, ConnectFailed | TLSError | AssociationError):
         return error.retry not in PASSING
     return not isinstance(error, InvalidObject)

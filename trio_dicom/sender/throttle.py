@@ -72,7 +72,7 @@ class Throttle:
         if others:  # it is alive; perhaps it wants no more of them
             self.lanes, self._credit = min(self.lanes, others), 0
             return
-        if is_final(error):
+        if is_final(error, was_reached=self._was_reached):
             self.failure = error
         if started < self._last_failure:  # the same trouble, told twice
             return
