@@ -11,6 +11,7 @@ import trio
 
 from support.sending import exact, objects, outcomes, send_all, sender_to
 from trio_dicom.errors import LedgerError
+from trio_dicom.sender.ledger import Ledger
 from trio_dicom.sender.outcome import Outcome
 from trio_dicom.testing import instance_uid, make_instance_file, storage_scp
 
@@ -61,6 +62,41 @@ async def test_what_was_cut_off_is_sent_by_the_next_run(study, ledger, autojump_
     assert sum(each.was_in_doubt for each in reports) == 2  # the doubt of the run before is not forgotten
     assert len(scp.received) == 22
     assert set(uids(scp)) == {instance_uid(number) for number in range(1, 21)}
+
+
+async def test_a_ledger_that_takes_longer_than_an_association_lingers(study, ledger, monkeypatch, autojump_clock):
+    begin = Ledger.begin
+
+    async def slowly(self, entries):
+        await trio.sleep(12)
+        await begin(self, entries)
+
+    monkeypatch.setattr(Ledger, "begin", slowly)
+    with trio.fail_after(100):
+        async with storage_scp() as scp, sender_to(scp, ledger=ledger, associations=1) as sender:
+            reports = await send_all(sender, study)
+    assert outcomes(reports) == {Outcome.STORED: 20}
+    assert sender.report.associations == 1
+
+
+async def test_an_association_that_ends_while_the_ledger_is_told(study, ledger, monkeypatch, autojump_clock):
+    """What it was to send is sent over another."""
+    begin, ended = Ledger.begin, []
+
+    async def slowly(self, entries):
+        if not ended:
+            (association,) = sender._dispatcher.fleet._open
+            ended.append(association)
+            await association.abort()
+            await trio.sleep(1)
+        await begin(self, entries)
+
+    monkeypatch.setattr(Ledger, "begin", slowly)
+    with trio.fail_after(100):
+        async with storage_scp() as scp, sender_to(scp, ledger=ledger, associations=1) as sender:
+            reports = await send_all(sender, study)
+    assert outcomes(reports) == {Outcome.STORED: 20}
+    assert sender.report.associations == 2
 
 
 async def test_already_present_after_a_doubt_of_the_run_before_is_delivered(study, ledger, autojump_clock):

@@ -65,6 +65,7 @@ class Run:
         self._answered = 0
         self._idle_since = 0.0
         self._stock: collections.deque[Work] = collections.deque()  # the ledger was told of them
+        self._is_noting = False  # the ledger is being told of some
 
     async def run(self) -> None:
         """Ask for the association, send over it, release it."""
@@ -161,7 +162,7 @@ class Run:
             elif self._is_unfilled:  # others were faster: another lane may be wanted
                 self._fill()
                 self._agenda.wake()
-            elif not self._stock:
+            elif not self._is_over:  # which it may be since the ledger was told
                 await self._agenda.wait_news(self._assignment)
         return None
 
@@ -180,8 +181,11 @@ class Run:
         try:
             while len(works) < most and (work := self._agenda.take(self._assignment)) is not None:
                 works.append(work)
+            self._is_noting = bool(works)
             is_noted = bool(works) and await self._dispatcher.note_begun(works)
         finally:
+            if self._is_noting:
+                self._is_noting, self._idle_since = False, trio.current_time()
             if is_noted and not self._is_over:
                 self._stock.extend(works)
             else:
@@ -202,6 +206,10 @@ class Run:
             self._is_unfilled = False
             self._fleet.filled()
 
+    @property
+    def _is_idle(self) -> bool:
+        return not self._attempts and not self._is_noting
+
     def _is_wanted_elsewhere(self) -> bool:
         """Whether works wait of kinds that nobody serves, and no lane without an association can take them."""
         if self._assignment.is_for_suspects:
@@ -215,10 +223,10 @@ class Run:
         with scope:
             while not self._is_over:
                 until = trio.current_time() + PATIENCE
-                if not self._attempts:
+                if self._is_idle:
                     until = min(until, self._idle_since + linger)
                 with trio.move_on_at(until) as waiting:
                     await association.wait_closed()
-                is_idle = not self._attempts and trio.current_time() >= self._idle_since + linger
+                is_idle = self._is_idle and trio.current_time() >= self._idle_since + linger
                 if not waiting.cancelled_caught or is_idle or self._is_wanted_elsewhere():
                     self._finish()
