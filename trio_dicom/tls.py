@@ -109,8 +109,9 @@ def server_context(
     """A context for `serve_associations`, with the server's `certificate`.
 
     With `ca`, who connects must have a certificate of one of these authorities, which must not be in `crl`, if that is
-    given: see `Admission.certificate_titles` for which AE title it stands for. Otherwise as `client_context`. No
-    session is resumed, so that there are no tickets, and no data before the handshake is done.
+    given: see `Admission.certificate_titles` for which AE title it stands for. Otherwise as `client_context`. There
+    are no session tickets, and no data before the handshake is done. In TLS 1.2 alone can a client resume a session:
+    OpenSSL keeps the last 20,480, of 1 KB each, for two hours at most, and Python has no way to stop that.
     """
     context = _context(ssl.PROTOCOL_TLS_SERVER, profile)
     context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE | ssl.OP_NO_TICKET
