@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -102,6 +103,8 @@ def measure(contests: Sequence[Contest], arguments: argparse.Namespace) -> Book:
             runs.extend(run for turn in turns[contest.name] if (run := taken(turn, workshop, progress)) is not None)
     except KeyboardInterrupt:
         progress.failures.append("It was interrupted: what comes after is missing.")
+    finally:
+        shutil.rmtree(workshop.received, ignore_errors=True)
     return Book(facts, runs, progress.failures)
 
 

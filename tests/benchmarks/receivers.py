@@ -6,8 +6,8 @@ import contextlib
 import enum
 import json
 import os
-import shutil
 import socket
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -66,17 +66,20 @@ class Listening:
             case Storing.COUNTED:
                 return taken, _counted(taken)
             case Storing.FILED:
-                files = [path for path in self._folder.rglob("*") if path.is_file()]
-                return taken, Received(objects=len(files))
+                return taken, Received(objects=len(_files(self._folder)))
             case Storing.THROWN_AWAY:
                 return taken, Received()
 
 
 @contextlib.contextmanager
 def listening(receiver: Receiver, words: Mapping[str, str], folder: Path) -> Iterator[Listening]:
-    """A receiver that runs, until its `end`; with `folder` for what it files, which is emptied before and after."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    """A receiver that runs, until its `end`; it files in a new folder within `folder`.
+
+    Its files are emptied afterwards, and stay: for minutes ext4 makes no new ones in place of those that were removed,
+    and looking for others would be half of what a receiver of the next run does.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(dir=folder))
     port = 0 if receiver.storing is Storing.COUNTED else _free_port()
     command = [word.format_map({**words, "port": port, "received": folder}) for word in receiver.command]
     process = Process(command, receiver.variables)
@@ -89,7 +92,12 @@ def listening(receiver: Receiver, words: Mapping[str, str], folder: Path) -> Ite
         yield Listening(receiver, process, port or int(printed), folder)
     finally:
         process.stop()
-        shutil.rmtree(folder, ignore_errors=True)
+        for path in _files(folder):
+            os.truncate(path, 0)
+
+
+def _files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
 
 
 def _counted(taken: Usage) -> Received:

@@ -84,7 +84,7 @@ def test_the_command_over_tls(workshop: Workshop) -> None:
 def test_the_command_receives(workshop: Workshop) -> None:
     run = played(workshop, Contest("receiving", "", "tiny", COUNT, None, RECEIVERS[:1]))[RECEIVERS[0].name]
     assert run.objects == COUNT
-    assert not workshop.received.exists()
+    assert {path.stat().st_size for path in workshop.received.glob("*/*.dcm")} == {0}
 
 
 def test_a_run_in_which_not_all_arrived_does_not_count(workshop: Workshop) -> None:
