@@ -13,6 +13,7 @@ import shutil
 _HAS_DIR_FD = hasattr(os, "O_DIRECTORY") and {os.open, os.mkdir, os.rename, os.link, os.unlink, os.stat} <= (
     os.supports_dir_fd
 )
+_NOT_IN_NAMES = "/\0" + os.sep + (os.altsep or "")
 _FLAGS = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)
 _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _NO_SYNC_HERE = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}  # there is nothing to ask for
@@ -33,7 +34,7 @@ class Directory:
         return cls(os.path.realpath(path, strict=True), None)
 
     def at(self, name: str) -> str:
-        if not name or name in (os.curdir, os.pardir) or {"/", "\0", os.sep, os.altsep} & {*name}:
+        if not name or name in (os.curdir, os.pardir) or any(map(name.__contains__, _NOT_IN_NAMES)):
             raise OSError(errno.EINVAL, "not the name of a file")
         return name if self.fd is not None else os.path.join(self.path, name)
 
