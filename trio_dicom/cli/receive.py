@@ -18,6 +18,7 @@ from ..association.acceptor import BACKLOG, AssociationServer
 from ..association.performing import Services
 from ..association.transport import listen
 from ..services.instance_folder import InstanceFolder
+from ..services.storage_scp import storage_sop_classes
 from .arrival import Arrival, ArrivalSCP
 from .arrival_display import PERIOD, log_shown, open_arrival_display
 from .exit_codes import ExitCode
@@ -100,6 +101,7 @@ class Receiver:
 
     async def _listen(self, nursery: trio.Nursery, files: contextlib.ExitStack) -> ExitCode | None:
         reception = self._reception
+        storage_sop_classes()  # has pydicom imported: nobody who has connected is to wait for that
         try:
             listeners = await listen(reception.port, reception.host, BACKLOG)
         except OSError as error:
