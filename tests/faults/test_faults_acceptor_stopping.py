@@ -24,6 +24,7 @@ from support.acceptor_link import (
 )
 from trio_dicom import Admission, AssociationSettings, InstanceFolder, StorageSCP, Timeouts, serve_associations
 from trio_dicom.protocol.pdu import Abort, AssociateAC, AssociateRJ, ReleaseRP, ReleaseRQ
+from trio_dicom.sources.threads import stand_still
 from trio_dicom.testing.cancel_sweep import cancel_at_every_checkpoint
 from trio_dicom.testing.scripted_peer import GONE, association_request, encoded, message
 
@@ -284,11 +285,11 @@ async def test_cancelled_during_a_drain(autojump_clock):
 
 @pytest.mark.fault_row(112)
 @pytest.mark.parametrize("folder", [False, True], ids=["handler", "folder"])
-def test_the_server_is_cancelled_at_every_checkpoint(folder, tmp_path, monkeypatch):
+def test_the_server_is_cancelled_at_every_checkpoint(folder, tmp_path):
     """Of a session of association, C-STORE, half a C-STORE: nothing is left, nothing half written, within seconds."""
-    monkeypatch.setattr(trio.to_thread, "run_sync", _at_once)
 
     async def scenario(cut):
+        stand_still.set(True)
         told, answered = [], []
         handler = InstanceFolder(tmp_path, min_free=0) if folder else Keeper()
         done = trio.Event()
@@ -327,11 +328,6 @@ def test_the_server_is_cancelled_at_every_checkpoint(folder, tmp_path, monkeypat
             (tmp_path / name).unlink()
 
     assert cancel_at_every_checkpoint(scenario) > 50
-
-
-async def _at_once(function, *args, **kwargs):
-    await trio.lowlevel.checkpoint()
-    return function(*args)
 
 
 async def _unless_gone(function, *args):

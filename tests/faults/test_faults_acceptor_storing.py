@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 from contextlib import suppress
+from types import SimpleNamespace
 
 import pydicom
 import pytest
@@ -25,6 +26,7 @@ from support.acceptor_link import (
 )
 from trio_dicom import Admission, Duplicates, InstanceFolder, PresentationContext
 from trio_dicom.protocol.pdu import Abort, ReleaseRP, ReleaseRQ
+from trio_dicom.sources import threads
 from trio_dicom.testing.instances import make_instance_file
 from trio_dicom.testing.scripted_peer import GONE, association_request, encoded, message
 from trio_dicom.testing.streams import loopback_streams
@@ -35,11 +37,7 @@ from trio_dicom.uids import IMPLICIT_VR_LITTLE_ENDIAN as IMPLICIT
 def no_threads(monkeypatch):
     """What is done in threads is done at once: so the virtual clock does not run ahead of them."""
 
-    async def run_sync(function, *args, **kwargs):
-        await trio.lowlevel.checkpoint()
-        return function(*args)
-
-    monkeypatch.setattr(trio.to_thread, "run_sync", run_sync)
+    monkeypatch.setattr(threads, "stand_still", SimpleNamespace(get=lambda: True))
 
 
 def folder(path, **options):

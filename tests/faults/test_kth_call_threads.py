@@ -82,6 +82,7 @@ def test_the_kth_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 def patch_threads(calls: FailingCalls, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(trio.to_thread, "run_sync", calls.counted_method("run_sync", trio.to_thread.run_sync))
+    calls.patch(patch, trio.lowlevel, "start_thread_soon")
 
 
 async def test_an_error_of_what_ran_in_a_thread_is_its_own() -> None:

@@ -112,14 +112,14 @@ async def test_a_handler_that_gets_less_than_it_asked_for_does_not_take_that_for
 @pytest.mark.parametrize(("size", "hops"), [(500_000, 1), (MIB - 1000, 1), (3 * MIB - 1000, 3)])
 async def test_hops_to_threads(root: pathlib.Path, monkeypatch: pytest.MonkeyPatch, size: int, hops: int) -> None:
     count = 0
-    real = trio.to_thread.run_sync
+    real = trio.lowlevel.start_thread_soon
 
-    async def run_sync(*args: Any, **options: Any) -> Any:
+    def start_thread_soon(*args: Any) -> None:
         nonlocal count
         count += 1
-        return await real(*args, **options)
+        real(*args)
 
-    monkeypatch.setattr(trio.to_thread, "run_sync", run_sync)
+    monkeypatch.setattr(trio.lowlevel, "start_thread_soon", start_thread_soon)
     assert (await InstanceFolder(root).store(instance(data_set(size)))).status == 0
     assert count == hops
 

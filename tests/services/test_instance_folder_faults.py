@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import itertools
 import os
 import pathlib
 import subprocess
@@ -257,6 +258,26 @@ async def test_without_sync_there_is_none(tmp_path: pathlib.Path, monkeypatch: p
     assert "fsync" not in {name for name, _ in calls.made}
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux begins to write back when it is told to forget")
+@pytest.mark.parametrize("sync", [True, False])
+async def test_what_is_to_be_forced_to_the_disk_is_on_its_way_before_the_end(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, sync: bool
+) -> None:
+    begun: list[tuple[int, int]] = []
+
+    def posix_fadvise(fd: int, offset: int, length: int, advice: int) -> None:
+        assert advice == os.POSIX_FADV_DONTNEED
+        begun.append((offset, offset + length))
+        raise OSError(errno.EINVAL, "it is no more than a wish")
+
+    monkeypatch.setattr(os, "posix_fadvise", posix_fadvise)
+    stored = await InstanceFolder(tmp_path, sync=sync).store(instance(data_set(LARGE)))
+    assert stored.status == 0x0000
+    assert begun[:1] == ([(0, begun[0][1])] if sync else [])
+    assert all(before[1] == after[0] for before, after in itertools.pairwise(begun))
+    assert not begun or 1 << 20 <= begun[-1][1] < stored.size
+
+
 def test_durable_forgets_rather_than_grows() -> None:
     durable = Durable()
     for number in range(10_000):
@@ -482,14 +503,14 @@ async def test_no_thread_to_clean_up_with(tmp_path: pathlib.Path, monkeypatch: p
     folder = InstanceFolder(tmp_path, max_object_size=2 << 20)
     before = descriptors()
     arriving = instance(data_set(3 << 20))
-    real = instance_folder.run_abandonable
+    real = instance_folder.run_errand
 
-    async def run_abandonable(function: Any, *args: Any, **options: Any) -> Any:
+    async def run_errand(function: Any, *args: Any, **options: Any) -> Any:
         if options.get("needs_thread"):
             raise RuntimeError("can't start new thread")
         return await real(function, *args, **options)
 
-    monkeypatch.setattr(instance_folder, "run_abandonable", run_abandonable)
+    monkeypatch.setattr(instance_folder, "run_errand", run_errand)
     assert (await folder.store(arriving)).status == 0xC000
     assert names(tmp_path) == []
     assert descriptors() == before

@@ -33,7 +33,7 @@ from ..protocol.status import (
     Status,
 )
 from ..sources.part10 import first_uids
-from ..sources.threads import run_abandonable
+from ..sources.threads import run_errand
 from ..uids import is_valid_uid
 from .arriving_file import ArrivingFile, Buffer, NoHardLinks, sweep
 from .directory import Directory, Durable, make_root
@@ -199,13 +199,13 @@ class InstanceFolder:
         finally:
             if file.is_in_use:
                 await _discard(file)
-        return result(Path(self._root, *names) if names else None, SUCCESS, None, size=size)
+        return result(self.folder.joinpath(*names) if names else None, SUCCESS, None, size=size)
 
     async def _in_thread(
         self, function: Callable[[ArrivingFile, *Args], Result], file: ArrivingFile, *args: *Args
     ) -> Result:
         file.is_in_use = True
-        return await run_abandonable(function, file, *args, limiter=self._threads)
+        return await run_errand(function, file, *args, limiter=self._threads)
 
     def _write(self, file: ArrivingFile, buffers: Sequence[Buffer]) -> None:
         try:
@@ -222,7 +222,7 @@ class InstanceFolder:
         try:
             with file:
                 self._sweep_once()
-                file.write(buffers)
+                file.write(buffers, is_last=True)
                 if not is_identified:
                     found = _find(file, instance, offset, frozenset((_SOP_CLASS_UID, _SOP_INSTANCE_UID)))
                     _compare(instance, found.get(_SOP_CLASS_UID, b""), found.get(_SOP_INSTANCE_UID, b""))
@@ -266,7 +266,7 @@ async def _discard(file: ArrivingFile) -> None:
     with trio.move_on_after(_GRACE, shield=True):
         try:
             # A limiter of its own: nobody is to wait for other threads here.
-            await run_abandonable(file.discard, limiter=trio.CapacityLimiter(1), needs_thread=True)
+            await run_errand(file.discard, limiter=trio.CapacityLimiter(1), needs_thread=True)
         except RuntimeError:  # the system has no more threads; one that is still at work on this file will remove it
             file.discard(wait=False)
 
