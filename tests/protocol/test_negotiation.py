@@ -404,6 +404,7 @@ def test_the_context_for_a_message() -> None:
     )
     rejected = (RejectedContext(CT, ("1.2.3", "1.2.4"), 4), RejectedContext(MR, (IMPLICIT_VR_LITTLE_ENDIAN,), 3))
     negotiated = Negotiated({each.context_id: each for each in contexts}, rejected)
+    assert (negotiated.operations_window, negotiated.performed_window) == (1, 1)  # unless something else is agreed on
     assert negotiated.find(CT, (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)) is contexts[1]
     assert negotiated.find(CT, ("1.2.3", IMPLICIT_VR_LITTLE_ENDIAN)) is contexts[0]
     assert negotiated.find(CT, ANY_TRANSFER_SYNTAX) is contexts[0]
