@@ -11,6 +11,7 @@ import trio
 import trio.testing
 
 from support.certificates import authority, certify
+from support.openssl_peer import TLS_1_3, OpenSSLClient
 from trio_dicom import ConnectionLost
 from trio_dicom.association.transport import (
     TLS_PIECE,
@@ -283,3 +284,65 @@ async def test_a_close_does_not_wait_for_a_write_that_is_stuck(autojump_clock):
         await trio.testing.wait_all_tasks_blocked()
         with trio.fail_after(1):
             await client.aclose()
+
+
+async def test_what_comes_is_read_while_an_answer_waits_for_a_write_that_is_stuck():
+    """A peer that asks for new keys, takes nothing more and aborts: the abort is heard."""
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    port = listener.socket.getsockname()[1]
+    with await trio.to_thread.run_sync(lambda: OpenSSLClient(port, version=TLS_1_3)) as peer:
+        stream = await listener.accept()
+        server = TLSTransport(transport_over(stream), server_context(SERVER.both), server_side=True)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.handshake)
+            assert await trio.to_thread.run_sync(peer.connect) == 1
+        heard: list[bytes] = []
+
+        async def read() -> None:
+            while b"abort" not in heard:
+                heard.append(await server.read())
+            nursery.cancel_scope.cancel()
+
+        with trio.fail_after(10):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(server.write, [bytes(64 << 20)])
+                nursery.start_soon(read)
+                await trio.testing.wait_all_tasks_blocked(0.05)
+                for _ in range(2):  # OpenSSL answers the first when it reads on
+                    assert await trio.to_thread.run_sync(peer.update_keys) == 1
+                    await trio.testing.wait_all_tasks_blocked(0.05)
+                assert await trio.to_thread.run_sync(peer.write, b"abort") > 0
+        await trio.aclose_forcefully(stream)
+        await listener.aclose()
+    assert heard == [b"abort"]
+
+
+async def test_answers_that_nobody_takes_do_not_pile_up():
+    ours, theirs = trio.testing.lockstep_stream_pair()
+    client, _server = await secured(ssl.TLSVersion.TLSv1_3, (transport_over(ours), transport_over(theirs)))
+
+    class Asked:
+        """Of OpenSSL: there is always an answer to give, and never anything to read."""
+
+        def read(self, size: int) -> bytes:
+            client._outgoing.write(bytes(1 << 12))
+            raise ssl.SSLWantReadError
+
+        def write(self, data: Buffer) -> int:
+            return client._outgoing.write(data)
+
+    client._tls = Asked()  # type: ignore[assignment]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(client.write, [b"never read"])
+        nursery.start_soon(client.read)
+        nursery.start_soon(feed, theirs)
+        with trio.move_on_after(1):
+            await trio.testing.wait_all_tasks_blocked()
+        assert client._outgoing.pending < 1 << 17
+        nursery.cancel_scope.cancel()
+    await trio.aclose_forcefully(ours)
+
+
+async def feed(stream: trio.abc.SendStream) -> None:
+    while True:
+        await stream.send_all(b"x")

@@ -298,7 +298,8 @@ class TLSTransport(Transport):
             try:
                 return self._tls.read(READ_SIZE)
             except ssl.SSLWantReadError:
-                if self._outgoing.pending > unsent:  # an answer to new keys
+                answers = self._outgoing.pending  # to new keys; who is writing sends them, too, unless they are many
+                if answers > unsent and (answers > READ_SIZE or not self._sending.locked()):
                     await self._send()
             except ssl.SSLError as error:
                 self._is_over = True
@@ -330,7 +331,7 @@ class TLSTransport(Transport):
         try:
             if self._is_cut:
                 raise ConnectionLost("a TLS record was cut off")
-            if records := self._outgoing.read():
+            while records := self._outgoing.read():
                 self._is_cut = True  # until all of it is out
                 await self._inner.write([records])
                 self._is_cut = False
