@@ -207,8 +207,8 @@ BREAKAGES = (
         6,
         "the file has its final name from its first byte",
         "services/arriving_file.py",
-        'name = f".arriving-{secrets.token_hex(16)}.part"',
-        'name = f"{secrets.token_hex(16)}.dcm"',
+        'f".arriving-{os.urandom(16).hex()}.part"',
+        'f"{os.urandom(16).hex()}.dcm"',
         "services/test_instance_folder_faults.py::test_the_kth_call_fails_fault82",
     ),
     Breakage(
