@@ -334,10 +334,11 @@ async def test_answers_that_nobody_takes_do_not_pile_up():
     client._tls = Asked()  # type: ignore[assignment]
     async with trio.open_nursery() as nursery:
         nursery.start_soon(client.write, [b"never read"])
+        await trio.testing.wait_all_tasks_blocked()
         nursery.start_soon(client.read)
         nursery.start_soon(feed, theirs)
         with trio.move_on_after(1):
-            await trio.testing.wait_all_tasks_blocked()
+            await trio.testing.wait_all_tasks_blocked(0.05)
         assert client._outgoing.pending < 1 << 17
         nursery.cancel_scope.cancel()
     await trio.aclose_forcefully(ours)
