@@ -119,8 +119,8 @@ BREAKAGES = (
         3,
         "every byte of a PDU gives it new time",
         "association/association.py",
-        "if is_inside and self._end_of_pdu == math.inf:",
-        "if is_inside:",
+        "elif self._watch.end_of_pdu == math.inf:",
+        "else:",
         "faults/test_faults_requestor_slow.py::test_fault47_a_pdu_that_drips_when_idle",
     ),
     Breakage(

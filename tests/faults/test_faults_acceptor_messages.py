@@ -347,6 +347,38 @@ async def test_a_data_set_that_drips(step, size, autojump_clock):
 
 
 @pytest.mark.fault_row(89)
+@pytest.mark.parametrize("first", [1, 20], ids=["fault89-from_its_header_on", "fault89-after_its_header"])
+async def test_a_data_pdu_that_drips(first, autojump_clock):
+    keeper, raw = Keeper(), encoded(data_pdu(bytes(2000)))
+    async with memory_server(keeper) as server:
+        peer = await server.associate()
+        await peer.send(data_pdu(COMMAND, is_command=True, is_last=True))
+        start = trio.current_time()
+        with pytest.raises(trio.BrokenResourceError):  # noqa: PT012
+            await peer.send(raw[:first])
+            for byte in raw[first:]:
+                await trio.sleep(1)
+                await peer.send(bytes((byte,)))
+        assert 30 <= trio.current_time() - start <= 32
+        assert await rest(peer) == [Abort(0, 0)]
+
+
+@pytest.mark.fault_row(89)
+async def test_fault89_data_pdus_that_are_never_whole_when_something_comes(autojump_clock):
+    keeper = Keeper()
+    raw = encoded(data_pdu(bytes(70_000))) * 3 + encoded(data_pdu(bytes(2), is_last=True))
+    async with memory_server(keeper) as server:
+        peer = await server.associate()
+        await peer.send(encoded(data_pdu(COMMAND, is_command=True, is_last=True)) + raw[:10])
+        for at in range(10, len(raw), 35_000):
+            await trio.sleep(9)
+            await peer.send(raw[at : at + 35_000])
+        assert (await peer.receive_message())[1].status == 0x0000
+        assert await peer.release() == ReleaseRP()
+    assert len(keeper.stored[0][1]) == 210_002
+
+
+@pytest.mark.fault_row(89)
 async def test_fault89_a_data_set_that_is_just_fast_enough(autojump_clock):
     keeper = Keeper()
     async with memory_server(keeper) as server:

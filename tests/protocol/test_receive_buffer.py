@@ -332,3 +332,121 @@ def test_a_megabyte_a_byte_at_a_time_takes_linear_time() -> None:
         assert buffer.next_pdu() is None
     buffer.feed(raw[-1:])
     assert buffer.next_pdu() == pdu
+
+
+# --- data sets, many PDUs at once -------------------------------------------------------------------------------------
+
+CONTEXT = 1
+DATA_STREAM = encode(
+    PDataTF((PDV(CONTEXT, True, True, b"command."),)),
+    *(PDataTF((PDV(CONTEXT, False, False, bytes((number,)) * (number + 1)),)) for number in range(9)),
+    PDataTF((PDV(CONTEXT, False, False, b""),)),
+    PDataTF((PDV(CONTEXT, False, False, b"two"), PDV(CONTEXT, False, False, b"PDVs"))),
+    PDataTF((PDV(CONTEXT, False, True, b"the end."),)),
+    PDataTF((PDV(CONTEXT, True, True, b"command."),)),
+    PDataTF((PDV(CONTEXT, False, True, b"of one fragment."),)),
+    PDataTF((PDV(3, False, True, b"of another context"),)),
+    PDataTF((PDV(CONTEXT, False, False, b"never ended"),)),
+    Abort(2, 0),
+)
+
+
+def data_sets(stream: bytes, cuts: list[int], *, is_short: bool = True) -> list[object]:
+    """The data sets on CONTEXT, and all else, with `next_data` where it `is_short`."""
+    buffer = ReceiveBuffer(LIMITS)
+    found: list[object] = [b""]
+
+    def take(data: bytes, is_last: bool) -> None:
+        found[-1] += data  # type: ignore[operator]
+        found.extend([b""] if is_last else [])
+
+    for start, end in itertools.pairwise([0, *sorted(cuts), len(stream)]):
+        buffer.feed(stream[start:end])
+        while True:
+            pieces, is_last = buffer.next_data(CONTEXT) if is_short else ([], False)
+            assert all(pieces)
+            take(b"".join(pieces), is_last)
+            event = read_one(buffer)
+            if not event:
+                break
+            for item in getattr(event[0], "pdvs", event):
+                if isinstance(item, PDV) and item.context_id == CONTEXT and not item.is_command:
+                    take(bytes(item.data), item.is_last)
+                else:
+                    found += [item, b""]
+    return [*found, buffer.is_inside_pdu, buffer.longest_p_data]
+
+
+@pytest.mark.parametrize("stream", [DATA_STREAM, DATA_STREAM[:-3], DATA_STREAM + WRONG_INSIDE], ids=len)
+def test_data_sets_are_the_same_by_the_short_way(stream: bytes) -> None:
+    whole = data_sets(stream, [], is_short=False)
+    assert len(whole) > 9
+    assert data_sets(stream, []) == whole
+    assert data_sets(stream, list(range(len(stream)))) == whole
+    for cut in range(len(stream)):
+        assert data_sets(stream, [cut]) == whole
+
+
+@given(st.lists(st.integers(0, len(DATA_STREAM)), max_size=12))
+def test_data_sets_are_the_same_however_they_are_cut(cuts: list[int]) -> None:
+    assert data_sets(DATA_STREAM, cuts) == data_sets(DATA_STREAM, [], is_short=False)
+
+
+def plain(size: int, *, is_last: bool = False) -> bytes:
+    return encode(PDataTF((PDV(CONTEXT, False, is_last, bytes(size)),)))
+
+
+def test_data_is_handed_on_before_its_pdu_is_whole() -> None:
+    buffer = ReceiveBuffer(LIMITS)
+    raw = plain(1000, is_last=True)
+    buffer.feed(raw[:100])
+    pieces, is_last = buffer.next_data(CONTEXT)
+    assert ([*map(len, pieces)], is_last, buffer.is_inside_pdu) == ([88], False, True)
+    assert buffer.next_pdu() is None
+    assert buffer.next_data(CONTEXT) == ([], False)
+    buffer.feed(raw[100:])
+    pieces, is_last = buffer.next_data(CONTEXT)
+    assert ([*map(len, pieces)], is_last, buffer.is_inside_pdu) == ([912], True, False)
+
+
+def test_the_rest_of_a_pdu_that_nobody_wants_any_more_is_passed_over() -> None:
+    buffer = ReceiveBuffer(LIMITS)
+    raw = plain(1000) + encode(Abort(2, 0))
+    buffer.feed(raw[:100])
+    assert buffer.next_data(CONTEXT)[0]
+    buffer.feed(raw[100:500])
+    assert buffer.next_pdu() is None
+    buffer.feed(raw[500:])
+    assert read_all(buffer) == [Abort(2, 0)]
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        encode(PDataTF((PDV(CONTEXT, True, False, b"a command"),))),
+        encode(PDataTF((PDV(3, False, False, b"another context"),))),
+        encode(PDataTF((PDV(CONTEXT, False, False, b"two"), PDV(CONTEXT, False, False, b"PDVs")))),
+        encode(PDataTF((PDV(CONTEXT, False, False, b""), PDV(CONTEXT, False, False, b"data")))),
+        WRONG_INSIDE + bytes(20),
+        b"\x04\0"
+        + (LIMITS.pdu_length + 1).to_bytes(4, "big")
+        + LIMITS.pdu_length.to_bytes(4, "big")
+        + b"\1\0"
+        + bytes(9),
+        b"\x05" + plain(4)[1:],
+        plain(4)[:12],
+    ],
+)
+def test_what_is_not_plain_is_left_alone(raw: bytes) -> None:
+    buffer = ReceiveBuffer(LIMITS)
+    buffer.feed(plain(20) + raw)
+    pieces, is_last = buffer.next_data(CONTEXT)
+    assert ([*map(len, pieces)], is_last) == ([20], False)
+    assert buffer.next_data(CONTEXT) == ([], False)
+
+
+def test_not_too_many_at_once() -> None:
+    buffer = ReceiveBuffer(LIMITS)
+    buffer.feed(plain(1) * 1000)
+    counts = [len(buffer.next_data(CONTEXT)[0]) for _ in range(5)]
+    assert counts == [256, 256, 256, 232, 0]

@@ -7,15 +7,14 @@ Where less is needed than a limit says, lower it.
 
 from __future__ import annotations
 
-import gc
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from types import FrameType
 
 import pytest
 
+from support.call_counter import Counter
 from support.draining_scp import draining_scp
 from trio_dicom import AssociationSettings, CStoreSCU, contexts_for, open_association, open_sender
 from trio_dicom.testing import make_instance_file
@@ -30,27 +29,6 @@ def paths(tmp_path: Path) -> list[Path]:
     for number, path in enumerate(paths):
         path.write_bytes(make_instance_file(20_000, number=number))
     return paths
-
-
-class Counter:
-    """Counts the calls of Python functions in this thread; a task that goes on counts as a call of each it is in."""
-
-    def __init__(self) -> None:
-        self.calls = 0
-
-    def __enter__(self) -> Counter:
-        gc.collect()
-        gc.disable()
-        sys.setprofile(self._count)
-        return self
-
-    def _count(self, frame: FrameType, event: str, argument: object) -> None:
-        if event == "call":
-            self.calls += 1
-
-    def __exit__(self, *exc_info: object) -> None:
-        sys.setprofile(None)
-        gc.enable()
 
 
 Send = Callable[[list[Path]], Awaitable[None]]

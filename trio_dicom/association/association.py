@@ -107,8 +107,6 @@ class Association:
         self.account = Account(peer, negotiated, is_requestor=services is None)
         self._scope = trio.CancelScope()  # of the tasks
         self._nursery: trio.Nursery | None = None  # theirs
-        self._read_scope = trio.CancelScope()
-        self._end_of_pdu = math.inf  # its deadline
         self._failure: AssociationError | InternalError | None = None
         self._overdue: Operation | None = None  # whose timeout was the failure
         self._farewell: list[Buffer] = []
@@ -300,6 +298,11 @@ class Association:
         self._overdue = operation
         self._end(operation.timed_out(), abort=True)
 
+    def pdu_timed_out(self) -> None:
+        """The rest of a PDU has not come in time."""
+        detail = "receiving a PDU whose first bytes came"
+        self._end(AssociationTimeout(detail, self.settings.timeouts.pdu), abort=True)
+
     def watched(self) -> set[Operation]:
         """The operations that have deadlines, also those whose callers have gone."""
         return {*self._operations, *self._in_flight.operations}
@@ -425,23 +428,18 @@ class Association:
             self._end(lost, abort=False)
 
     async def _read(self) -> None:
-        limit = self.settings.timeouts.pdu
         try:
-            with self._read_scope:
-                while await self._handle_events():
-                    if self._machine.longest_p_data > self._longest_announced:
-                        self._warn_of_long_pdus(self._machine.longest_p_data)
-                    if self._performer is not None and self._performer.is_full:
-                        self._expect_end_of_pdu(math.inf)
-                        await self._performer.room()
-                    is_inside = self._machine.is_inside_pdu
-                    if is_inside and self._end_of_pdu == math.inf:
-                        self._expect_end_of_pdu(trio.current_time() + limit)
-                    elif not is_inside and self._end_of_pdu != math.inf:
-                        self._expect_end_of_pdu(math.inf)
-                    self._machine.receive_data(await self._transport.read())
-            if self._read_scope.cancelled_caught:
-                self._end(AssociationTimeout("receiving a PDU whose first bytes came", limit), abort=True)
+            while await self._handle_events():
+                if self._machine.longest_p_data > self._longest_announced:
+                    self._warn_of_long_pdus(self._machine.longest_p_data)
+                if self._performer is not None and self._performer.is_full:
+                    self._watch.end_of_pdu = math.inf
+                    await self._performer.room()
+                if not self._machine.is_inside_pdu:
+                    self._watch.end_of_pdu = math.inf
+                elif self._watch.end_of_pdu == math.inf:
+                    self._watch.expect_end_of_pdu(trio.current_time() + self.settings.timeouts.pdu)
+                self._machine.receive_data(await self._transport.read())
         except ProtocolViolation as violation:
             self._end(violation, abort=True)
         except ConnectionLost as lost:
@@ -484,26 +482,37 @@ class Association:
             self._end(AssociationTimeout("the peer's taking of a response", limit), abort=True)
             await trio.lowlevel.checkpoint()
 
-    def _expect_end_of_pdu(self, deadline: float) -> None:
-        if self._end_of_pdu != deadline:  # setting that of a scope costs more than this
-            self._end_of_pdu = self._read_scope.deadline = deadline
-
     # --- what the peer says -------------------------------------------------------------------------------------------
 
     async def _handle_events(self) -> bool:
         """Handle all that has come in; False if nothing more will."""
         count = 0
-        while (event := self._machine.next_event()) is not None:
+        while True:
+            count += self._receive_plain_data()
+            event = self._machine.next_event()
+            if event is None:
+                return True
             self._handle(event)
-            if self._end_of_pdu != math.inf:
-                self._expect_end_of_pdu(math.inf)  # the next PDU has its own
+            self._watch.end_of_pdu = math.inf  # the next PDU has its own
             count += len(event.pdvs) if isinstance(event, PDataTF) else 1
             if count > MOST_AT_ONCE:
                 count = 0
                 await trio.lowlevel.checkpoint()
             if isinstance(event, ConnectionClosed):
                 return False
-        return True
+
+    def _receive_plain_data(self) -> int:
+        """Take what has come of the data set of a request; how many pieces. What is not so plain is an event."""
+        context_id = self._assembler.data_context_id
+        if context_id is None or self._performer is None or not self._performer.is_receiving:
+            return 0
+        pieces, is_last = self._machine.next_data(context_id)
+        if pieces:
+            self._assembler.receive_data(is_last=is_last)
+            self._performer.receive_data(pieces, is_last=is_last)
+            if len(pieces) > 1 or is_last or not self._machine.is_inside_pdu:  # else of the same PDU as before
+                self._watch.end_of_pdu = math.inf
+        return len(pieces)
 
     def _handle(self, event: PDU | ConnectionClosed) -> None:
         if isinstance(event, PDataTF):
@@ -542,7 +551,7 @@ class Association:
 
     def _receive_data(self, fragment: DataFragment) -> None:
         if self._performer is not None and self._performer.is_receiving:
-            self._performer.receive_data(fragment)
+            self._performer.receive_data([fragment.data], is_last=fragment.is_last)
         else:
             self._settle(self._in_flight.receive_data(fragment))
 
@@ -581,7 +590,7 @@ class Association:
     @property
     def end_of_pdu(self) -> float:
         """When the PDU that is coming in must be whole; in the past if there is none."""
-        return self._end_of_pdu if self._machine.is_inside_pdu else -math.inf
+        return self._watch.end_of_pdu if self._machine.is_inside_pdu else -math.inf
 
     def check_idle(self) -> None:
         """An operation has ended, ours or the peer's: a release that waited for it may go on."""

@@ -14,14 +14,13 @@ import abc
 import logging
 import math
 from collections import deque
-from collections.abc import Awaitable, Callable, Container, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Container, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import trio
 
 from ..errors import AssociationTimeout, UnexpectedPDU
-from ..protocol.command import CCancelRQ, CEchoRQ, Command, RequestCommand, Response, response_to
-from ..protocol.message import DataFragment
+from ..protocol.command import IS_RESPONSE, CCancelRQ, CEchoRQ, Command, RequestCommand, Response, response_to
 from ..protocol.negotiation import AcceptedContext
 from ..protocol.pdu import AssociateRQ
 from ..protocol.status import (
@@ -126,7 +125,8 @@ class ServiceRequest:
         self.command = command
         self.cancelled = trio.Event()
         self.bytes_received = 0  #: of the data set
-        self.abandoned = trio.CancelScope()  # its task
+        self.is_abandoned = False  #: the rest of its data set will not come, and nothing is answered
+        self.due = math.inf  # when the service must have made progress: a thing that `Performer.watch` looks at
         self._scope = trio.CancelScope()  # of the service
         self._pieces: list[Buffer] = []
         self._size = 0  # of the pieces
@@ -167,7 +167,7 @@ class ServiceRequest:
             if self._size < self._wanted and not self._is_whole:
                 self._release()
                 self._arrival = trio.Event()
-                self._scope.deadline = math.inf  # the peer has a deadline of its own
+                self.due = math.inf  # the peer has a deadline of its own
                 await self._arrival.wait()
                 self._check_wanted()
         finally:
@@ -192,7 +192,8 @@ class ServiceRequest:
 
     def touch(self) -> None:
         """The service makes progress: its deadline is `timeouts.handler` from now."""
-        self._scope.deadline = trio.current_time() + self.association.settings.timeouts.handler
+        self.due = trio.current_time() + self.association.settings.timeouts.handler
+        self._performer.expect(self.due)
 
     async def respond(self, response: Response, data_set: bytes | None = None) -> None:
         """Send a response that is not the last (status pending), with its data set if it has one.
@@ -204,42 +205,61 @@ class ServiceRequest:
 
     # --- for the performer
 
-    def feed(self, data: Buffer, *, is_last: bool) -> int:
-        """A piece has come; returns the bytes kept of it."""
-        self.bytes_received += len(data)
+    def feed(self, pieces: Sequence[Buffer], *, is_last: bool) -> int:
+        """More has come; returns the bytes kept of it."""
+        size = sum(map(len, pieces))
+        self.bytes_received += size
         self._is_whole = is_last
-        kept = 0 if self._is_unwanted or not len(data) else len(data)
+        kept = 0 if self._is_unwanted else size
         if kept:
-            if kept >= SMALL:
-                self._pieces.append(data)
-            elif self._pieces and isinstance(self._pieces[-1], bytearray):
-                self._pieces[-1] += data
-            else:
-                self._pieces.append(bytearray(data))
+            self._keep(pieces)
             self._size += kept
         if is_last or self._size >= self._wanted:
-            self._arrival.set()
+            self._wake()
         return kept
+
+    def _wake(self) -> None:
+        if self._wanted:
+            self._arrival.set()
+
+    def _keep(self, pieces: Sequence[Buffer]) -> None:
+        if min(map(len, pieces)) >= SMALL:
+            self._pieces += pieces
+            return
+        for piece in pieces:
+            if len(piece) >= SMALL:
+                self._pieces.append(piece)
+            elif self._pieces and isinstance(self._pieces[-1], bytearray):
+                self._pieces[-1] += piece
+            else:
+                self._pieces.append(bytearray(piece))
 
     async def drop_rest(self) -> None:
         """Wait for the end of the data set, and keep nothing of it."""
         self._is_unwanted = True
-        self._arrival.set()  # of a task that the service has left behind
+        self._wake()  # a task that the service has left behind
         self._take()
         self._release()
-        if not self._is_whole:
+        if not self._is_whole and not self.is_abandoned:
             self._wanted = MOST_BUFFERED  # more than is kept: only the end wakes this task
             self._arrival = trio.Event()
             await self._arrival.wait()
 
     def abandon(self) -> None:
-        """Its task is cancelled, and nothing is answered."""
-        self.abandoned.cancel()
+        """The service is cancelled, and nothing is answered."""
+        self.is_abandoned = True
+        self._scope.cancel()
+        self._wake()
+
+    def give_up(self) -> None:
+        """The service made no progress: it is cancelled."""
+        self.due = math.inf
+        self._scope.cancel()
 
     def forget(self) -> int:
         """The bytes that nobody has taken, nor will."""
         self._is_unwanted = True
-        self._arrival.set()
+        self._wake()
         size, self._size, self._held = self._size + self._held, 0, 0
         self._pieces.clear()
         return size
@@ -250,7 +270,8 @@ class ServiceRequest:
         self.touch()
         with self._scope:
             response = await _guarded(service, self)
-        if self._scope.cancelled_caught:
+        self.due = math.inf
+        if self._scope.cancelled_caught and not self.is_abandoned:
             log.error(
                 "%s made no progress for %g s", type(service).__name__, self.association.settings.timeouts.handler
             )
@@ -263,7 +284,8 @@ class ServiceRequest:
 
     def _is_answered_by(self, response: object) -> bool:
         return (
-            isinstance(response, type(self.response(SUCCESS)))
+            isinstance(response, Response)
+            and getattr(response, "command_field", None) == self.command.command_field | IS_RESPONSE
             and response.message_id_being_responded_to == self.message_id
             and not _is_pending(response.status)
         )
@@ -325,9 +347,11 @@ class Performer:
         self._receiving: ServiceRequest | None = None
         self._buffered = 0
         self._room = trio.Event()
+        self._is_awaited = False  # by the reader
         self._mark = (-math.inf, 0)  # when the rate of the message that is coming was last looked at, bytes then
         self._idle_since = -math.inf
         self._scope = trio.CancelScope()  # of the watch
+        self._next_look = math.inf  # its deadline
         self._nursery: trio.Nursery
         self._is_leaving = False  # the peer wants to release
 
@@ -365,7 +389,7 @@ class Performer:
         if not request.is_whole:
             self._receiving = request
             self._mark = (trio.current_time(), 0)
-            self._expect(self._mark[0] + RATE_PERIOD)
+            self.expect(self._mark[0] + RATE_PERIOD)
         if len(self._waiting) == MOST_WAITING:
             raise UnexpectedPDU(
                 f"{MOST_WAITING} requests more than the operations window of {self._most} has room for", 0, 0
@@ -375,14 +399,14 @@ class Performer:
         else:
             self._nursery.start_soon(self._perform, request, service)
 
-    def receive_data(self, fragment: DataFragment) -> None:
+    def receive_data(self, pieces: Sequence[Buffer], *, is_last: bool) -> None:
         """More of the data set of the last request."""
         request = self._receiving
         if request is None:
             raise UnexpectedPDU("a data set without its command set", 0, 0)
-        if fragment.is_last:
+        if is_last:
             self._receiving = None
-        self._buffered += request.feed(fragment.data, is_last=fragment.is_last)
+        self._buffered += request.feed(pieces, is_last=is_last)
 
     @property
     def is_full(self) -> bool:
@@ -393,14 +417,19 @@ class Performer:
         """Wait until the services have caught up."""
         while self.is_full:
             self._room = trio.Event()
+            self._is_awaited = True
             await self._room.wait()
+        self._is_awaited = False
         if self._receiving is not None:  # the peer could not go on
             self._mark = (trio.current_time(), self._receiving.bytes_received)
 
     def done_with(self, size: int) -> None:
         """A service has no more use for so many bytes."""
         self._buffered -= size
-        if not self.is_full:
+        self._wake_reader()
+
+    def _wake_reader(self) -> None:
+        if self._is_awaited and not self.is_full:
             self._room.set()
 
     def give_up_incoming(self) -> None:
@@ -413,16 +442,10 @@ class Performer:
 
     async def _perform(self, request: ServiceRequest, service: Service) -> None:
         try:
-            with request.abandoned:
-                response = await request.perform_by(service, self)
-                await request.drop_rest()
-                try:
-                    await self.respond(request.context, response, None)
-                except ValueError as error:
-                    _log_failure(service, error)
-                    response = request.response(PROCESSING_FAILURE, "the service failed")
-                    await self.respond(request.context, response, None)
-                self._association.account.note(response, request.bytes_received)
+            response = await request.perform_by(service, self)
+            await request.drop_rest()
+            if not request.is_abandoned:
+                await self._answer(request, response, service)
         finally:
             del self._running[request]
             same = self._by_id[request.message_id]
@@ -432,28 +455,40 @@ class Performer:
             if self._waiting:
                 self._nursery.start_soon(self._perform, *self._waiting.popleft())
             self._buffered -= request.forget()
-            self._room.set()
+            self._wake_reader()
             if not self._running:
-                self._idle_since = trio.current_time()
-                self._expect(self._due())
                 self._association.check_idle()
 
+    async def _answer(self, request: ServiceRequest, response: Response, service: Service) -> None:
+        try:
+            await self.respond(request.context, response, None)
+        except ValueError as error:
+            _log_failure(service, error)
+            response = request.response(PROCESSING_FAILURE, "the service failed")
+            await self.respond(request.context, response, None)
+        self._association.account.note(response, request.bytes_received)
+
     async def watch(self) -> None:
-        """Raises `AssociationTimeout` when the peer has been silent or slow for too long."""
+        """Give up services that make no progress. Raises `AssociationTimeout` when the peer makes none."""
         while True:
-            with trio.CancelScope() as self._scope:
-                self._scope.deadline = self._due()
+            self._next_look = min([self._due(), *(request.due for request in self._running)])
+            with trio.CancelScope(deadline=self._next_look) as self._scope:
                 await trio.sleep_forever()
             self._check_pace()
+            now = trio.current_time()
+            for request in self._running:
+                if request.due <= now:
+                    request.give_up()
 
     def restart_idle(self) -> None:
         """An operation of ours has ended."""
         self._idle_since = trio.current_time()
-        self._expect(self._due())
+        self.expect(self._due())
 
-    def _expect(self, due: float) -> None:
-        if due < self._scope.deadline:
-            self._scope.deadline = due
+    def expect(self, due: float) -> None:
+        """See that the watch looks up at `due`, or before: to move its deadline costs more than to look in vain."""
+        if due < self._next_look:
+            self._next_look = self._scope.deadline = due
 
     def _due(self) -> float:
         """When the peer is to be looked at next."""

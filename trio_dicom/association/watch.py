@@ -1,6 +1,6 @@
-"""Watch: one task that looks up when the first of an association's operations is overdue.
+"""Watch: one task that looks up when the first of an association's operations is overdue, or the rest of a PDU.
 
-A scope with a deadline for each operation would cost more than sending a small object does.
+A scope with a deadline for each would cost more than sending or receiving a small object does.
 """
 
 from __future__ import annotations
@@ -25,17 +25,27 @@ class Watch:
         self._writer = writer
         self._scope = trio.CancelScope()
         self._next_look = math.inf  # its deadline
+        self.end_of_pdu = math.inf  # when the PDU that is coming in must be whole
 
     def keep_in_view(self, operation: Operation) -> None:
         """Look up when `operation` is overdue, or before."""
-        deadline = operation.deadline(self._writer.progressed_at)
-        if deadline < self._next_look:
+        self._look_by(operation.deadline(self._writer.progressed_at))
+
+    def expect_end_of_pdu(self, deadline: float) -> None:
+        """Look up when this has passed, or before, unless `end_of_pdu` is set to another time meanwhile."""
+        self.end_of_pdu = deadline
+        self._look_by(deadline)
+
+    def _look_by(self, deadline: float) -> None:
+        if deadline < self._next_look:  # else it looks in vain, which costs less than to move its deadline
             self._next_look = self._scope.deadline = deadline
 
     async def run(self) -> None:
         """Until cancelled."""
         while True:
-            now, first = trio.current_time(), math.inf
+            now, first = trio.current_time(), self.end_of_pdu
+            if first <= now:
+                self._association.pdu_timed_out()
             for operation in self._association.watched():
                 deadline = operation.deadline(self._writer.progressed_at)
                 if deadline <= now:

@@ -126,7 +126,7 @@ class ArrivalSCP(StorageSCP):
             return None, str(association.failure)
         if self.is_stopping:
             return None, "the receiver was stopped"
-        if request.abandoned.cancel_called:
+        if request.is_abandoned:
             return None, "the peer asked for release in the middle of it"
         return PROCESSING_FAILURE, "the receiver took too long"
 

@@ -172,11 +172,11 @@ def response_to(request: RequestCommand, status: int, error_comment: str | None 
     if error_comment is not None:
         error_comment = error_comment[:_LONGEST_COMMENT].encode("ascii", "replace").decode()
     if isinstance(request, UnknownRQ):
-        field = request.command_field | _IS_RESPONSE
+        field = request.command_field | IS_RESPONSE
         return UnknownRSP(request.message_id, int(status), error_comment=error_comment, command_field=field)
-    if isinstance(request, CCancelRQ) or request.command_field & _IS_RESPONSE:
+    if isinstance(request, CCancelRQ) or request.command_field & IS_RESPONSE:
         raise ValueError(f"a {type(request).__name__} has no response")
-    kind: Callable[..., ResponseCommand] = _message_of(request.command_field | _IS_RESPONSE)  # type: ignore[assignment]
+    kind: Callable[..., ResponseCommand] = _message_of(request.command_field | IS_RESPONSE)  # type: ignore[assignment]
     sop_class, sop_instance = (
         getattr(request, f"affected_{what}", None) or getattr(request, f"requested_{what}", None) or None
         for what in ("sop_class_uid", "sop_instance_uid")
@@ -184,7 +184,7 @@ def response_to(request: RequestCommand, status: int, error_comment: str | None 
     return kind(request.message_id, int(status), sop_class, sop_instance, error_comment)
 
 
-_IS_RESPONSE = 0x8000  # in a command field
+IS_RESPONSE = 0x8000  # in a command field
 _LONGEST_COMMENT = 64  # (0000,0902) is an LO
 
 # --- elements -------------------------------------------------------------------------------------------------------
@@ -385,14 +385,14 @@ def decode_command(data: Buffer) -> Command:
         raise DIMSEDecodeError("a command set without a Command Field", 2, 6)
     message = _message_of(field)
     if message is None:
-        if field & _IS_RESPONSE:
+        if field & IS_RESPONSE:
             raise DIMSEDecodeError(f"unknown Command Field {field:04X}H", 2, 6)
         message = UnknownRQ
     layout = _layout(message)
     if not layout.required <= values.keys():
         missing = min(layout.required - values.keys())
         detail = f"a {layout.message.__name__} without element (0000,{missing:04X})"
-        if field & _IS_RESPONSE and missing in (_STATUS, _RESPONDED_TO):
+        if field & IS_RESPONSE and missing in (_STATUS, _RESPONDED_TO):
             raise InvalidResponse(detail, 2, 6)
         raise DIMSEDecodeError(detail, 2, 6)
     values[_DATA_SET_TYPE] = values[_DATA_SET_TYPE] != _NO_DATA_SET

@@ -90,6 +90,17 @@ class MessageAssembler:
         """True from the first fragment of a command to the last fragment of its message."""
         return self._context_id is not None
 
+    @property
+    def data_context_id(self) -> int | None:
+        """The presentation context in which data fragments are to come; None where a command is."""
+        return self._context_id if self._is_data_awaited else None
+
+    def receive_data(self, *, is_last: bool) -> None:
+        """Some of the data set in `data_context_id` has come."""
+        self._empty_pdvs = 0
+        if is_last:
+            self._context_id, self._is_data_awaited = None, False
+
     def receive(self, pdv: PDV) -> CommandReceived | DataFragment | None:
         """What `pdv` completes or brings; None for a command of which there is more to come.
 

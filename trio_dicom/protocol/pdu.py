@@ -29,6 +29,7 @@ _FOUR_BYTES = struct.Struct(">BxLBBBB")
 _ASSOCIATE = struct.Struct(">HH16s16s32x")
 _PDV_HEADER = struct.Struct(">LBB")
 _FIRST_PDV_HEADER = struct.Struct(">BxLLBB")  # that of the PDU, and that of its first PDV
+_PLAIN_HEADER = _FIRST_PDV_HEADER.size
 
 _APPLICATION_CONTEXT_ITEM = 0x10
 _CONTEXT_RQ_ITEM = 0x20
@@ -37,6 +38,8 @@ _ABSTRACT_SYNTAX_ITEM = 0x30
 _TRANSFER_SYNTAX_ITEM = 0x40
 _USER_INFORMATION_ITEM = 0x50
 _MOST_ITEMS = 1024  # a slice of each is kept; 130 are what can be of use
+
+_MOST_AT_ONCE = 256  # PDUs that are decoded together, before others have their turn
 
 _COMMAND_BIT = 0x01
 _LAST_BIT = 0x02
@@ -323,6 +326,42 @@ class PDataTF:
             )
             at = following
         return cls(tuple(pdvs))
+
+
+@attrs.define
+class PlainData:
+    """P-DATA-TF PDUs as most are: one PDV each, of the data set in one presentation context, and not empty.
+
+    They are decoded many at once, and before they are whole: `pieces` is what has come of their data.
+    """
+
+    pieces: list[memoryview] = attrs.Factory(list)
+    longest: int = 0  # bytes of a variable field
+    is_last: bool = False  # the PDU of the last piece has the last fragment
+    rest: int = 0  # bytes of this PDU that are to come
+
+    def decode(self, data: memoryview, start: int, context_id: int, limits: Limits) -> int:
+        """Take what there is of `data` from `start` on, to the first that is not so plain; where that begins."""
+        end = len(data)
+        while start + _PLAIN_HEADER < end and not self.is_last and len(self.pieces) < _MOST_AT_ONCE:
+            pdu_type, length, pdv_length, context, control = _FIRST_PDV_HEADER.unpack_from(data, start)
+            if (
+                control & _COMMAND_BIT
+                or context != context_id
+                or pdv_length + 4 != length
+                or not 6 < length <= limits.pdu_length
+                or pdu_type != PDataTF.pdu_type
+            ):
+                break
+            following = start + HEADER_LENGTH + length
+            self.pieces.append(data[start + _PLAIN_HEADER : following])
+            self.is_last = control & _LAST_BIT != 0
+            if length > self.longest:
+                self.longest = length
+            if following > end:
+                self.rest, following = following - end, end
+            start = following
+        return start
 
 
 @functools.lru_cache

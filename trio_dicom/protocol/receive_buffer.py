@@ -11,7 +11,7 @@ import struct
 
 from ..errors import InvalidPDU, UnrecognisedPDU, printable
 from ..settings import Limits
-from .pdu import HEADER_LENGTH, PDU, Buffer, PDataTF, check_header, decode_body
+from .pdu import HEADER_LENGTH, PDU, Buffer, PDataTF, PlainData, check_header, decode_body
 
 _HEADER = struct.Struct(">BxL")
 
@@ -38,6 +38,8 @@ class ReceiveBuffer:
         self._later = bytearray()  # fed while older bytes waited to be read
         self._partial = bytearray()  # the beginning of a PDU that no chunk has whole
         self._wanted = HEADER_LENGTH  # the length of the partial PDU as far as it is known
+        self._rest = 0  # bytes that are to come of the PDU of which `next_data` gave the beginning
+        self._rest_is_last = False  # it has the last fragment
         self._is_lost = False
         self._is_in_use = False  # after the first header
         self.longest_p_data = 0  #: bytes of the variable field, as the maximum length counts them
@@ -45,7 +47,7 @@ class ReceiveBuffer:
     @property
     def is_inside_pdu(self) -> bool:
         """True while there are bytes of a PDU that has not come whole, or was not asked for."""
-        return bool(self._partial or self._later) or self._start < len(self._chunk)
+        return bool(self._partial or self._later or self._rest) or self._start < len(self._chunk)
 
     def feed(self, data: Buffer) -> None:
         """Take bytes that came. The buffer is kept, and PDVs are views into it: it must not be changed afterwards."""
@@ -64,6 +66,9 @@ class ReceiveBuffer:
         header are there. After such a header nobody can tell where the next PDU begins: whatever else comes is dropped,
         and there is no further PDU. After a PDU that is wrong inside, the next one follows as usual.
         """
+        while self._rest:
+            if not self._take_rest():
+                return None
         if not self._partial:
             if self._start == len(self._chunk):
                 if not self._later:
@@ -77,6 +82,35 @@ class ReceiveBuffer:
                     self._start = body + length
                     return decode_body(pdu_type, chunk[body : body + length], self._limits)
         return self._gather()
+
+    def next_data(self, context_id: int) -> tuple[list[memoryview], bool]:
+        """What has come of the data set in `context_id`, and whether that is the end of it.
+
+        Of the PDUs that are no more than a fragment of it, and of the last of them before it is whole: they are passed
+        over. What is not so plain is for `next_pdu`, and what is wrong.
+        """
+        if self._partial:
+            return [], False
+        data = PlainData()
+        if self._rest:
+            if piece := self._take_rest():
+                data.pieces.append(piece)
+            data.rest, data.is_last = self._rest, self._rest_is_last
+        if not data.rest:
+            self._start = data.decode(self._chunk, self._start, context_id, self._limits)
+            if data.longest > self.longest_p_data:
+                self.longest_p_data = data.longest
+        self._rest, self._rest_is_last = data.rest, data.is_last
+        return data.pieces, data.is_last and not data.rest
+
+    def _take_rest(self) -> memoryview:
+        """What there is of the rest of a PDU of which `next_data` gave the beginning."""
+        if self._start == len(self._chunk):
+            self._turn_over()
+        piece = self._chunk[self._start : self._start + self._rest]
+        self._start += len(piece)
+        self._rest -= len(piece)
+        return piece
 
     def _turn_over(self) -> None:
         if self._later:

@@ -172,6 +172,13 @@ class UpperLayer:
             return ConnectionClosed(inside_pdu)
         return None
 
+    def next_data(self, context_id: int) -> tuple[list[memoryview], bool]:
+        """The short way for the plain case, many at once: see `ReceiveBuffer.next_data`. The rest is for `next_event`.
+
+        For a message that `next_event` has told the command of.
+        """
+        return self._buffer.next_data(context_id) if self._state is State.STA6 else ([], False)  # DT-2
+
     def reply(self) -> list[Buffer]:
         """What the machine itself has to say to the peer: given once, to be written before anything else."""
         reply, self._reply = self._reply, []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import struct
 from collections.abc import Mapping
@@ -133,16 +134,8 @@ class Instance(trio.abc.ReceiveStream):
 
     def file_head(self) -> bytes:
         """What goes before the data set in a file: a preamble of zeros, DICM, File Meta Information (PS3.10 7.1)."""
-        values = {
-            0x0001: b"\x00\x01",
-            0x0002: self.sop_class_uid.encode(),
-            0x0003: self.sop_instance_uid.encode(),
-            0x0010: self.transfer_syntax_uid.encode(),
-            0x0012: IMPLEMENTATION_CLASS_UID.encode(),
-            0x0013: _VERSION_NAME.encode(),
-            0x0016: self.calling_ae_title.encode("ascii", "replace"),
-        }
-        meta = b"".join(_element(element, value) for element, value in values.items() if value)
+        before, after = _around_the_instance(self.sop_class_uid, self.transfer_syntax_uid, self.calling_ae_title)
+        meta = before + _element(0x0003, self.sop_instance_uid.encode()) + after
         return bytes(128) + b"DICM" + _element(0x0000, struct.pack("<L", len(meta))) + meta
 
     async def aclose(self) -> None:
@@ -159,6 +152,20 @@ def _element(element: int, value: bytes) -> bytes:
     value += (b"\0" if vr in (b"UI", b"OB") else b" ") * (len(value) % 2)
     length = struct.pack("<2xL" if vr == b"OB" else "<H", len(value))
     return struct.pack("<HH2s", 0x0002, element, vr) + length + value
+
+
+@functools.lru_cache
+def _around_the_instance(sop_class: str, transfer_syntax: str, calling_ae_title: str) -> tuple[bytes, bytes]:
+    """File Meta Information before and after the SOP Instance UID: that of most objects of an association."""
+    title = calling_ae_title.encode("ascii", "replace")
+    after = {
+        0x0010: transfer_syntax.encode(),
+        0x0012: IMPLEMENTATION_CLASS_UID.encode(),
+        0x0013: _VERSION_NAME.encode(),
+        **({0x0016: title} if title else {}),
+    }
+    before = _element(0x0001, b"\x00\x01") + _element(0x0002, sop_class.encode())
+    return before, b"".join(_element(element, value) for element, value in after.items())
 
 
 def _parse(data: bytes) -> FileDataset:
