@@ -197,6 +197,14 @@ async def test_of_an_earlier_attempt_nothing_is_left_once_it_is_begun_again(path
     assert row["reason"] == "begun, and its end is not noted"
 
 
+async def test_what_was_begun_in_another_run_is_not_begun_in_this_one(path):
+    await settled_in_a_run(path, report(Outcome.NOT_SENT))
+    assert rows(path)[b"/data/0.dcm"]["begun"] is not None
+    async with open_ledger(path, PEER) as ledger:
+        ledger.settle(identity(0), report(Outcome.NOT_SENT))
+    assert [(row["run"], row["begun"]) for row in rows(path).values()] == [(2, None)]
+
+
 async def test_of_an_earlier_attempt_nothing_is_left_once_the_input_has_changed(path):
     failed = report(Outcome.REFUSED, status=Status(0xA700), attempts=3, reason="full", transfer_syntax_uid="1.2.3")
     await settled_in_a_run(path, attrs.evolve(failed, was_in_doubt=True))
