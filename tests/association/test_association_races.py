@@ -24,7 +24,7 @@ from trio_dicom import (
     open_sender,
     wrap_client_stream,
 )
-from trio_dicom.association.transport import dial
+from trio_dicom.association.dialling import dial
 from trio_dicom.protocol.pdu import Abort, PDataTF
 from trio_dicom.testing import ScriptedPeer, SOPClass, make_instance_file, scripted_link, socket_pair_streams
 from trio_dicom.uids import VERIFICATION

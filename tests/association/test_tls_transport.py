@@ -13,14 +13,8 @@ import trio.testing
 from support.certificates import authority, certify
 from support.openssl_peer import TLS_1_3, OpenSSLClient
 from trio_dicom import ConnectionLost
-from trio_dicom.association.transport import (
-    TLS_PIECE,
-    Buffer,
-    TLSTransport,
-    Transport,
-    WriteProgress,
-    transport_over,
-)
+from trio_dicom.association.tls_transport import TLS_PIECE, TLSTransport
+from trio_dicom.association.transport import Buffer, Transport, WriteProgress, transport_over
 from trio_dicom.tls import client_context, server_context
 
 OURS = authority()

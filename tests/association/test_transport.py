@@ -22,14 +22,8 @@ from trio_dicom import (
     Timeouts,
 )
 from trio_dicom.association import transport as transport_module
-from trio_dicom.association.transport import (
-    SocketTransport,
-    StreamTransport,
-    Transport,
-    WriteProgress,
-    dial,
-    transport_over,
-)
+from trio_dicom.association.dialling import dial
+from trio_dicom.association.transport import SocketTransport, StreamTransport, Transport, WriteProgress, transport_over
 from trio_dicom.protocol.pdu import Abort, PDataTF
 from trio_dicom.testing import ScriptedPeer, make_instance_file, scripted_link, whole_pdus
 

@@ -238,7 +238,7 @@ BREAKAGES = (
     Breakage(
         7,
         "the same, over our own TLS",
-        "association/transport.py",
+        "association/tls_transport.py",
         "        return not (self._is_unfinished or self._is_cut)",
         "        return True",
         "association/test_tls_transport.py::test_nothing_follows_a_write_that_was_cut_off",

@@ -27,7 +27,7 @@ from trio_dicom import (
     open_association,
     serve_associations,
 )
-from trio_dicom.association import transport
+from trio_dicom.association import dialling
 from trio_dicom.testing import scripted_listener, storage_scp
 from trio_dicom.tls import client_context, server_context
 
@@ -318,7 +318,7 @@ async def test_fault121_a_server_that_does_not_come_to_the_end(name, monkeypatch
         except trio.BrokenResourceError:
             pass
 
-    monkeypatch.setattr(transport, "_open_tcp", reach)
+    monkeypatch.setattr(dialling, "_open_tcp", reach)
     settings = AssociationSettings(timeouts=Timeouts(tls_handshake=10))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(follow)

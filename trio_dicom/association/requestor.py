@@ -26,8 +26,9 @@ from ..protocol.pdu import PDU, Abort, AssociateAC, AssociateRJ, AssociateRQ, Re
 from ..protocol.upper_layer import Side, UpperLayer
 from ..settings import AssociationSettings
 from .association import Association
+from .dialling import Connect, check_context, dial, dial_by
 from .handshake import hang_up, hear, say
-from .transport import Connect, Transport, check_context, dial, dial_by, transport_over
+from .transport import Transport, transport_over
 
 log = logging.getLogger(__name__)
 

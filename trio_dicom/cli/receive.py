@@ -15,8 +15,8 @@ from pathlib import Path
 import trio
 
 from ..association.acceptor import BACKLOG, AssociationServer
+from ..association.dialling import listen
 from ..association.performing import Services
-from ..association.transport import listen
 from ..services.instance_folder import InstanceFolder
 from ..services.storage_scp import storage_sop_classes
 from .arrival import Arrival, ArrivalSCP

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
-from ..association.transport import Connect
+from ..association.dialling import Connect
 from ..errors import LedgerError, NoAcceptedContexts, StatusError, TrioDicomError
 from ..peer import Peer
 from ..services.storage_scu import CStoreResponse, ProgressChannel, StoreDelivery

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import trio
 
-from ..association.transport import Connect, check_context
+from ..association.dialling import Connect, check_context
 from ..errors import LocalProtocolError, TrioDicomError
 from ..peer import Peer
 from ..plain_nursery import open_plain_nursery
