@@ -16,6 +16,7 @@ from trio_dicom.testing import instance_uid, make_instance_file
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 SIZES = (256, 20_000, 300_000, 3_000_000)
+LONGEST_LIFE = 12  # objects
 
 
 def make_object(size: int, number: int, sent: dict[str, bytes]) -> tuple[bytes, str]:
@@ -26,8 +27,12 @@ def make_object(size: int, number: int, sent: dict[str, bytes]) -> tuple[bytes, 
 
 
 async def send_until_killed(receiver: ReceiverProcess, seed: int, sent: dict[str, bytes], stored: set[str]) -> None:
-    """Send on two associations; the receiver is killed in the middle of it."""
+    """Send on two associations; the receiver is killed a moment after so many objects were answered."""
     moments = random.Random(seed)
+    wanted = len(stored) + moments.randrange(LONGEST_LIFE)
+    is_time = trio.Event()
+    if len(stored) == wanted:  # before it has answered anything
+        is_time.set()
 
     async def send(lane: int) -> None:
         try:
@@ -40,13 +45,17 @@ async def send_until_killed(receiver: ReceiverProcess, seed: int, sent: dict[str
                     assert response.sop_instance_uid == uid
                     if response.is_success:
                         stored.add(uid)
+                    if len(stored) >= wanted:
+                        is_time.set()
         except TrioDicomError:
             pass  # as was to be expected
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(send, 0)
         nursery.start_soon(send, 1)
-        await trio.sleep(moments.uniform(0.0, 0.15))
+        with trio.move_on_after(30):
+            await is_time.wait()
+        await trio.sleep(moments.uniform(0.0, 0.02))
         receiver.process.send_signal(signal.SIGKILL)
 
 
