@@ -21,10 +21,8 @@ import logging
 import math
 import weakref
 from collections.abc import Iterator
-from functools import partial
 from typing import NoReturn
 
-import attrs
 import trio
 
 from ..errors import (
@@ -41,8 +39,8 @@ from ..errors import (
     UnexpectedPDU,
 )
 from ..peer import Peer
-from ..protocol.command import Command, Response, encode_command
-from ..protocol.message import CommandReceived, DataFragment, MessageAssembler, fragment
+from ..protocol.command import Command, Response
+from ..protocol.message import CommandReceived, DataFragment, MessageAssembler
 from ..protocol.negotiation import ANY_TRANSFER_SYNTAX, AcceptedContext, Negotiated
 from ..protocol.pdu import PDU, Abort, PDataTF, ReleaseRP, ReleaseRQ
 from ..protocol.state import State
@@ -457,28 +455,8 @@ class Association:
 
     async def _respond(self, context: AcceptedContext, response: Response, data_set: bytes | None) -> None:
         """Send a response of one of our services."""
-        command = attrs.evolve(response, has_data_set=data_set is not None)
-        cut = partial(fragment, context_id=context.context_id, max_pdu_length=self._send_pdu_length, is_last=True)
-        try:
-            raw = encode_command(command)  # type: ignore[arg-type]  # of one of the kinds
-        except (TypeError, AttributeError) as error:
-            raise ValueError(f"{type(response).__name__} has a value of another type: {error}") from error
-        buffers = cut(raw, is_command=True)
-        if data_set is not None:
-            buffers += cut(data_set, is_command=False)
-        await trio.lowlevel.checkpoint_if_cancelled()  # where the association has ended, this task was cancelled
-        self._machine.check_can_send_data()
         limit = self.settings.timeouts.response
-        batch = Batch(buffers)
-        try:
-            self._writer.queue_nowait(batch)
-        except trio.WouldBlock:
-            pass
-        else:
-            return
-        with trio.move_on_after(limit) as scope:
-            await self._writer.queue(batch)
-        if scope.cancelled_caught:
+        if not await self._outgoing.respond(context.context_id, response, data_set, limit):
             self._end(AssociationTimeout("the peer's taking of a response", limit), abort=True)
             await trio.lowlevel.checkpoint()
 

@@ -1,4 +1,4 @@
-"""Outgoing: the messages of operations on their way to the writer, command set and data set, cut into batches of PDUs.
+"""Outgoing: messages on their way to the writer, command set and data set, cut into batches of PDUs.
 
 What is at hand goes out without a wait: a small object is one batch, its command set first. A large one goes through
 the buffers of the pool, each of which is filled while those before it are written.
@@ -6,11 +6,13 @@ the buffers of the pool, each of which is filled while those before it are writt
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
+import attrs
 import trio
 
-from ..protocol.command import encode_command
+from ..protocol.command import Response, encode_command
 from ..protocol.message import fragment, payload_per_pdu
 from ..protocol.upper_layer import UpperLayer
 from .in_flight import InFlight
@@ -61,6 +63,25 @@ class Outgoing:
                     self._pool.forget()
                 raise
             is_last = batch.is_last
+
+    async def respond(self, context_id: int, response: Response, data_set: bytes | None, limit: float) -> bool:
+        """Queue a response of ours. False if there was no room for it within `limit` seconds."""
+        cut = partial(fragment, context_id=context_id, max_pdu_length=self._pdu_length, is_last=True)
+        try:
+            raw = encode_command(attrs.evolve(response, has_data_set=data_set is not None))  # type: ignore[arg-type]
+        except (TypeError, AttributeError) as error:
+            raise ValueError(f"{type(response).__name__} has a value of another type: {error}") from error
+        batch = Batch(cut(raw, is_command=True) + ([] if data_set is None else cut(data_set, is_command=False)))
+        await trio.lowlevel.checkpoint_if_cancelled()  # where the association has ended, this task was cancelled
+        self._machine.check_can_send_data()
+        try:
+            self._writer.queue_nowait(batch)
+        except trio.WouldBlock:
+            with trio.move_on_after(limit):
+                await self._writer.queue(batch)
+                return True
+            return False
+        return True
 
     # --- reading
 
