@@ -174,6 +174,22 @@ def test_is_inside_message_from_the_first_fragment_to_the_last() -> None:
     assert seen == [True, True, True, False, False]
 
 
+def test_data_that_came_another_way_counts_as_if_it_had_come_this_way() -> None:
+    request = encode_command(CStoreRQ(1, "1.2.840.10008.5.1.4.1.1.2", "1.2.3"))
+    assembler = MessageAssembler(Limits(empty_pdvs=1))
+    assert assembler.data_context_id is None
+    for _ in range(2):
+        assembler.receive(command_pdv(request, context_id=5))
+        assert assembler.data_context_id == 5
+        for _ in range(3):  # more than may come in a row
+            assembler.receive(data_pdv(b"", is_last=False, context_id=5))
+            assembler.receive_data(is_last=False)
+        assert assembler.data_context_id == 5
+        assembler.receive_data(is_last=True)
+        assert assembler.data_context_id is None
+        assert not assembler.is_inside_message
+
+
 def test_a_last_fragment_may_be_empty() -> None:
     assembler = MessageAssembler(LIMITS)
     assert assembler.receive(command_pdv(encode_command(STORE_RQ), is_last=False)) is None

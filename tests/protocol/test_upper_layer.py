@@ -480,6 +480,15 @@ def test_fault72_the_longest_pdu_with_data_is_known(size: int) -> None:
     assert machine.longest_p_data == 16  # length, context ID and control header are part of it
 
 
+@pytest.mark.parametrize("state", State)
+def test_data_comes_the_short_way_only_while_the_association_is_open(state: State) -> None:
+    machine = machine_in(state)
+    if state is not State.STA1:
+        machine.receive_data(on_the_wire(PDataTF((PDV(1, False, True, b"abcd"),))))
+    pieces, is_last = machine.next_data(1)
+    assert ([*map(bytes, pieces)], is_last) == (([b"abcd"], True) if state is State.STA6 else ([], False))
+
+
 def test_what_was_received_is_forgotten() -> None:
     machine = machine_in(State.STA6)
     machine.receive_data(on_the_wire(DATA)[:-1])
