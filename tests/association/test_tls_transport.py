@@ -53,7 +53,7 @@ class Noted(Transport):
         self.inner = inner
         self.written: list[bytes] = []
 
-    async def read(self) -> bytes:
+    async def read(self, *, acknowledge: bool = True) -> bytes:
         return await self.inner.read()
 
     async def write(self, buffers: Sequence[Buffer], progress: WriteProgress | None = None) -> None:

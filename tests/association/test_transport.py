@@ -25,7 +25,16 @@ from trio_dicom.association import transport as transport_module
 from trio_dicom.association.dialling import dial
 from trio_dicom.association.transport import SocketTransport, StreamTransport, Transport, WriteProgress, transport_over
 from trio_dicom.protocol.pdu import Abort, PDataTF
-from trio_dicom.testing import ScriptedPeer, make_instance_file, scripted_link, whole_pdus
+from trio_dicom.testing import (
+    ScriptedPeer,
+    loopback_streams,
+    make_instance_file,
+    message,
+    response_to,
+    scripted_link,
+    whole_pdus,
+)
+from trio_dicom.uids import VERIFICATION
 
 BUFFERS = [bytes([number % 251]) * (1 + number % 997) for number in range(5000)]
 ALL = b"".join(BUFFERS)
@@ -185,6 +194,49 @@ async def test_the_same_bytes_without_gathering_writes(monkeypatch: pytest.Monke
         seen.append(bytes(peers[0].received))
     assert seen[0] == seen[1]
     assert len(seen[0]) > 3_000_000
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_QUICKACK"), reason="of Linux")
+async def test_what_came_is_acknowledged_at_once_where_that_is_wanted() -> None:
+    ours, theirs = await loopback_streams()
+    async with ours, theirs:
+        transport = SocketTransport(ours)
+        armed = []
+        transport._setsockopt = lambda *option: armed.append(option)
+        for acknowledge, expected in ((False, 0), (True, 1), (False, 1)):
+            await theirs.send_all(b"some")
+            assert await transport.read(acknowledge=acknowledge) == b"some"
+            assert len(armed) == expected
+        assert armed == [(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)]
+
+
+async def test_the_rest_of_a_response_is_never_waited_for_without_acknowledging(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A peer with Nagle's algorithm keeps it until then; between messages our next one does that as well."""
+    waits = []
+    read = SocketTransport.read
+
+    async def noted(transport: SocketTransport, *, acknowledge: bool = True) -> bytes:
+        waits.append(acknowledge)
+        return await read(transport, acknowledge=acknowledge)
+
+    async def script(peer: ScriptedPeer) -> None:
+        await peer.accept()
+        for _ in range(2):
+            context_id, request = await peer.receive_command()
+            answer = message(context_id, response_to(request))
+            for part in (answer[:20], answer[20:]):
+                await trio.testing.wait_all_tasks_blocked()
+                await peer.send(part)
+
+    async with scripted_link(script, [VERIFICATION], streams=await loopback_streams()) as association:
+        await trio.testing.wait_all_tasks_blocked()
+        monkeypatch.setattr(SocketTransport, "read", noted)
+        for _ in range(2):
+            await association.echo()
+            await trio.testing.wait_all_tasks_blocked()
+        assert waits == [True, False, True, False]
 
 
 # --- the connection goes wrong --------------------------------------------------------------------------------------

@@ -437,7 +437,9 @@ class Association:
                     self._watch.end_of_pdu = math.inf
                 elif self._watch.end_of_pdu == math.inf:
                     self._watch.expect_end_of_pdu(trio.current_time() + self.settings.timeouts.pdu)
-                self._machine.receive_data(await self._transport.read())
+                # A response is awaited, which may come in pieces; or it is a service that says when the next goes out.
+                acknowledge = bool(self._in_flight) or self._performer is not None
+                self._machine.receive_data(await self._transport.read(acknowledge=acknowledge))
         except ProtocolViolation as violation:
             self._end(violation, abort=True)
         except ConnectionLost as lost:

@@ -60,7 +60,7 @@ class TLSTransport(Transport):
         with contextlib.suppress(ConnectionLost):
             await self._inner.write([self._outgoing.read() or otherwise])
 
-    async def read(self) -> bytes:
+    async def read(self, *, acknowledge: bool = True) -> bytes:
         while True:
             unsent = self._outgoing.pending
             try:
@@ -72,7 +72,7 @@ class TLSTransport(Transport):
             except ssl.SSLError as error:
                 self._is_over = True
                 raise lost(error) from error
-            await self._hear()
+            await self._hear(acknowledge=acknowledge)
 
     async def write(self, buffers: Sequence[Buffer], progress: WriteProgress | None = None) -> None:
         end = 0
@@ -106,8 +106,8 @@ class TLSTransport(Transport):
         finally:
             self._sending.release()
 
-    async def _hear(self) -> None:
-        if data := await self._inner.read():
+    async def _hear(self, *, acknowledge: bool = True) -> None:
+        if data := await self._inner.read(acknowledge=acknowledge):
             self.has_heard = True
             self._incoming.write(data)
         else:

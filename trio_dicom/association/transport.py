@@ -46,8 +46,12 @@ class Transport(abc.ABC):
     """A byte stream to the peer."""
 
     @abc.abstractmethod
-    async def read(self) -> bytes:
-        """The next bytes; `b""` once the peer has closed its side."""
+    async def read(self, *, acknowledge: bool = True) -> bytes:
+        """The next bytes; `b""` once the peer has closed its side.
+
+        `acknowledge` what came before at once: the peer may keep the rest of its message until then. Without it, that
+        goes out with what is written next.
+        """
 
     @abc.abstractmethod
     async def write(self, buffers: Sequence[Buffer], progress: WriteProgress | None = None) -> None:
@@ -110,11 +114,11 @@ class SocketTransport(Transport):
         if _is_tcp(stream.socket):
             _tune(stream)
 
-    async def read(self) -> bytes:
+    async def read(self, *, acknowledge: bool = True) -> bytes:
         while True:
             try:
                 if not self._reads_at_once:
-                    if self._quickack is not None:  # Linux forgets it; without it a peer with Nagle on answers in 44 ms
+                    if acknowledge and self._quickack is not None:  # Linux forgets it; else Nagle's peers take 44 ms
                         self._setsockopt(socket.IPPROTO_TCP, self._quickack, 1)
                     await trio.lowlevel.wait_readable(self._fd)
                 data = os.read(self._fd, self._read_size)
@@ -191,7 +195,7 @@ class StreamTransport(Transport):
         self._stream = stream
         self._broken = False
 
-    async def read(self) -> bytes:
+    async def read(self, *, acknowledge: bool = True) -> bytes:
         try:
             return bytes(await self._stream.receive_some(READ_SIZE))
         except _LOSSES as error:
