@@ -158,7 +158,7 @@ def test_what_is_cut_off_is_incomplete(folder: Path, tmp_path: Path) -> None:
 def test_trouble_with_the_disk_passes(command_line: CommandLine, folder: Path, files: list[Path]) -> None:
     with receiving(folder) as receiver:
         shutil.rmtree(folder)
-        assert code(command_line, receiver, files[0]) == 75
+        assert code(command_line, receiver, files[0], "--retries", "0") == 75
         assert receiver.err().startswith("trio-dicom: an instance could not be filed: No such file")
         line = receiver.err()
         assert line.startswith("refused 2.25.1000.1 ")

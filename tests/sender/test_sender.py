@@ -376,7 +376,7 @@ async def test_drain_gives_up_what_takes_too_long(autojump_clock):
             await trio.sleep(1)
             await sender.drain(timeout=5)
             reports = [report async for report in channel]
-    assert trio.current_time() < 20
+    assert trio.current_time() == pytest.approx(6, abs=0.1)  # nor does anything wait for its answer after that
     assert outcomes(reports) == {Outcome.IN_DOUBT: 1, Outcome.NOT_SENT: 9}
     assert {each.reason for each in reports if each.outcome is Outcome.IN_DOUBT} == {"interrupted"}
 

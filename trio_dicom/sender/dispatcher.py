@@ -311,6 +311,7 @@ class Dispatcher:
         for work in list(self._in_hand):
             if work.attempt is not None:
                 work.attempt.interrupt()
+        await self.fleet.abort_unanswered()
         await self._wait_quiet()
         with trio.move_on_after(SETTLING):
             for job in list(self.jobs):
