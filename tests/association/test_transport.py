@@ -196,6 +196,14 @@ async def test_the_same_bytes_without_gathering_writes(monkeypatch: pytest.Monke
     assert len(seen[0]) > 3_000_000
 
 
+@pytest.mark.skipif(not hasattr(socket, "TCP_NOTSENT_LOWAT"), reason="of Linux and macOS")
+async def test_a_fast_network_need_not_wait_for_us_nor_a_slow_one_have_too_much_in_the_kernel() -> None:
+    ours, theirs = await loopback_streams()
+    async with ours, theirs:
+        SocketTransport(ours)
+        assert ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) == 512 << 10
+
+
 @pytest.mark.skipif(not hasattr(socket, "TCP_QUICKACK"), reason="of Linux")
 async def test_what_came_is_acknowledged_at_once_where_that_is_wanted() -> None:
     ours, theirs = await loopback_streams()

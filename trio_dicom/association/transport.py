@@ -25,6 +25,7 @@ READ_MOST = 1 << 18
 READS_AT_ONCE = 4
 JOIN_SIZE = 1 << 18  # SSLStream encrypts all that it is given before its first await
 GATHER_MOST = 1024  # IOV_MAX of Linux, macOS and the BSDs
+MOST_UNSENT = 1 << 19  # bytes in the kernel; trio's 16 KiB would have us woken for each 16 KiB of a fast network
 KEEP_ALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}  # s, s, probes
 
 has_gathering_write = hasattr(os, "writev")
@@ -262,6 +263,8 @@ def _tune(stream: trio.SocketStream) -> None:
     with contextlib.suppress(OSError):  # of a connection that has gone, which shows when it is used
         stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MOST_UNSENT)
         for name, value in KEEP_ALIVE.items():
             if hasattr(socket, name):
                 stream.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
