@@ -88,6 +88,11 @@ SEND = "CStoreSCU.send"
 SENDER = "open_sender, 1 association"
 WINDOW = "open_sender, window 8"
 LANES = "open_sender, 8 associations"
+BARE = ("{python}", "{here}/bare.py")
+BARE_SOCKETS = "Python, bare sockets"
+BARE_TRIO = "Python, bare trio"
+BARE_TASKS = "Python, bare trio, 3 tasks"
+BARE_THREADS = "Python, bare trio, threads"
 
 
 def inside(name: str, form: str, *options: str, times: int = 1, rehearsed: int = REHEARSED) -> Contestant:
@@ -101,6 +106,11 @@ BY_SEND = inside(SEND, "send")
 BY_SENDER = inside(SENDER, "sender")
 BY_WINDOW = inside(WINDOW, "sender", "--window", "8")
 BY_LANES = inside(LANES, "sender", "--associations", "8")
+
+BY_BARE = tuple(
+    Contestant(name, (*BARE, form, "{port}", "{folder}"), Clock.OWN)
+    for name, form in ((BARE_SOCKETS, "sockets"), (BARE_TRIO, "trio"), (BARE_TASKS, "tasks"))
+)
 
 COMMAND = ("{python}", "-m", "trio_dicom", "send", "--quiet", "SINK@127.0.0.1:{port}")
 TRIO_DICOM = Contestant("trio-dicom send", (*COMMAND, "{folder}"))
@@ -131,6 +141,10 @@ RECEIVERS = (
     Contestant("trio-dicom receive, no fsync", (*RECEIVE, "--no-fsync")),
     Contestant("storescp, TCP_NODELAY=1", STORE, variables=NO_NAGLE),
     Contestant("storescp with +B, TCP_NODELAY=1", (STORE[0], "+B", *STORE[1:]), variables=NO_NAGLE),
+    Contestant(BARE_SOCKETS, (*BARE, "receive", "{port}", "{received}")),
+    Contestant(f"{BARE_SOCKETS}, no fsync", (*BARE, "receive", "{port}", "{received}", "--no-fsync")),
+    Contestant(BARE_THREADS, (*BARE, "receive-trio", "{port}", "{received}")),
+    Contestant(f"{BARE_THREADS}, no fsync", (*BARE, "receive-trio", "{port}", "{received}", "--no-fsync")),
 )
 
 
@@ -149,7 +163,7 @@ def _in_process(limit: str) -> tuple[Contest, ...]:
             "ct",
             CT,
             sink(limit, "-w", "8"),
-            (*one_by_one, BY_WINDOW, BY_LANES),
+            (*one_by_one, BY_WINDOW, BY_LANES, *BY_BARE),
             (AtLeast(0.85, SEND, "C"), AtLeast(0.85, SENDER, "C")),
         ),
         Contest(
@@ -158,7 +172,7 @@ def _in_process(limit: str) -> tuple[Contest, ...]:
             "tiny",
             TINY,
             sink(limit, "-w", "8"),
-            (*one_by_one, BY_WINDOW, BY_LANES),
+            (*one_by_one, BY_WINDOW, BY_LANES, *BY_BARE),
             (
                 AtLeast(0.65, SEND, "C"),
                 AtLeast(0.65, SENDER, "C"),
@@ -173,7 +187,7 @@ def _in_process(limit: str) -> tuple[Contest, ...]:
             "big",
             BIG,
             sink(limit),
-            (C_SENDER, inside(SEND, "send", rehearsed=0), inside(SENDER, "sender", rehearsed=0)),
+            (C_SENDER, inside(SEND, "send", rehearsed=0), inside(SENDER, "sender", rehearsed=0), *BY_BARE),
             (AtLeast(0.9, SEND, "C"), AtLeast(0.9, SENDER, "C"), *memory),
         ),
     )

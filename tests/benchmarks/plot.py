@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 import matplotlib
 
-from .contests import LANES, LIMITS, SEND, SENDER, WINDOW, Contest
+from .contests import BARE_SOCKETS, BARE_TASKS, BARE_TRIO, LANES, LIMITS, SEND, SENDER, WINDOW, Contest
 from .goals import Spread, ratio
 from .report import counted, number
 from .run import Run
@@ -17,7 +17,7 @@ from .run import Run
 matplotlib.use("Agg")  # a file, no window
 
 KINDS = {"ct": "CT images of 0.53 MB", "tiny": "tiny images of 14 to 39 KB", "big": "one object of 1 GiB"}
-FORMS = (SEND, SENDER, WINDOW, LANES)
+FORMS = (SEND, SENDER, WINDOW, LANES, BARE_TASKS, BARE_TRIO, BARE_SOCKETS)
 SHADES = {"16k": "#9ecae1", "128k": "#4292c6", "0": "#08519c"}  # by the limit of PDUs
 OURS, OTHERS = "#4292c6", "#b8b8b8"
 PROCESSES = {
@@ -52,10 +52,10 @@ def draw(folder: Path, contests: Sequence[Contest], runs: Sequence[Run]) -> None
     """in-process.png and processes.png, of what there are runs of."""
     from matplotlib.figure import Figure
 
-    panels = {kind: _beside_c(kind, contests, runs) for kind in KINDS}
-    figure = Figure(figsize=(9, 8), layout="constrained")
+    panels = [Panel.of(kind, contests, runs) for kind in KINDS]
+    figure = Figure(figsize=(9, 11), layout="constrained")
     figure.suptitle("Sent from within a process, beside plain C", x=0.01, ha="left")
-    _in_process(figure, {kind: bars for kind, bars in panels.items() if bars})
+    _in_process(figure, [panel for panel in panels if panel.bars])
     _save(figure, folder / "in-process.png")
 
     by_name = {contest.name: contest for contest in contests if counted(runs, contest)}
@@ -70,31 +70,46 @@ def _save(figure: Any, path: Path) -> None:
         figure.savefig(path, dpi=110, metadata={"Software": None})
 
 
-def _beside_c(kind: str, contests: Sequence[Contest], runs: Sequence[Run]) -> list[Bar]:
-    """How fast each form of sending is, as a part of C's speed; for each of the limits of PDUs."""
-    bars = []
-    for shift, limit in enumerate(LIMITS):
-        mine = [run for each in contests if each.name == f"in-process-{kind}-{limit}" for run in counted(runs, each)]
-        names = {run.contestant for run in mine}
-        bars += [
-            Bar(FORMS.index(form) + 0.27 * (shift - 1), ratio(mine, form, "C"), SHADES[limit], limit)
-            for form in FORMS
-            if names >= {form, "C"}
+@attrs.frozen
+class Panel:
+    """How fast each of `forms` of sending one kind of objects is, as a part of C's speed, for each limit of PDUs."""
+
+    kind: str
+    forms: Sequence[str]
+    bars: Sequence[Bar]
+
+    @classmethod
+    def of(cls, kind: str, contests: Sequence[Contest], runs: Sequence[Run]) -> Panel:
+        by_limit = {
+            limit: [
+                run for each in contests if each.name == f"in-process-{kind}-{limit}" for run in counted(runs, each)
+            ]
+            for limit in LIMITS
+        }
+        names = {limit: {run.contestant for run in mine} for limit, mine in by_limit.items()}
+        forms = [form for form in FORMS if any(each >= {form, "C"} for each in names.values())]
+        bars = [
+            Bar(forms.index(form) + 0.27 * (shift - 1), ratio(mine, form, "C"), SHADES[limit], limit)
+            for shift, (limit, mine) in enumerate(by_limit.items())
+            for form in forms
+            if names[limit] >= {form, "C"}
         ]
-    return bars
+        return cls(kind, forms, bars)
 
 
-def _in_process(figure: Any, panels: dict[str, list[Bar]]) -> None:
+def _in_process(figure: Any, panels: Sequence[Panel]) -> None:
     if not panels:
         return
-    rows = {kind: 1 + max(round(bar.at) for bar in bars) for kind, bars in panels.items()}
-    all_axes = figure.subplots(len(panels), squeeze=False, sharex=True, height_ratios=[*rows.values()])[:, 0]
-    for axes, (kind, bars) in zip(all_axes, panels.items(), strict=True):
-        for bar in bars:
+    rows = [len(panel.forms) for panel in panels]
+    all_axes = figure.subplots(len(panels), squeeze=False, sharex=True, height_ratios=rows)[:, 0]
+    for axes, panel in zip(all_axes, panels, strict=True):
+        for bar in panel.bars:
             bar.draw(axes, 0.26)
         axes.axvline(1, color="black", linewidth=0.8, linestyle="--")
-        axes.set_title(KINDS[kind], loc="left", fontsize=10)
-        _label(axes, FORMS[: rows[kind]], rows[kind])
+        axes.set_title(KINDS[panel.kind], loc="left", fontsize=10)
+        _label(axes, panel.forms, len(panel.forms))
+    furthest = max(bar.spread.most for panel in panels for bar in panel.bars)
+    all_axes[-1].set_xlim(0, 1.08 * max(1, furthest))
     all_axes[-1].set_xlabel("as fast as plain C, one object at a time (times; the dashed line is C)")
     first_of_each = {text: handle for handle, text in zip(*all_axes[0].get_legend_handles_labels(), strict=True)}
     titles = [f"{LIMITS[limit][1]} PDUs" for limit in first_of_each]

@@ -73,6 +73,14 @@ def test_both_forms_within_a_process(workshop: Workshop) -> None:
     assert runs["send"].start_up is None  # what was rehearsed was first
 
 
+@pytest.mark.parametrize("kind", ["tiny", "big"])
+def test_bare_python_sends_the_same(workshop: Workshop, kind: str) -> None:
+    contest = Contest("bare", "", kind, COUNT, sink("16k"), contests.BY_BARE)  # of 6 MiB, each buffer is used again
+    runs = played(workshop, contest)
+    assert {run.objects for run in runs.values()} == {COUNT if kind == "tiny" else 1}
+    assert not any(run.has_other_bytes for run in runs.values())
+
+
 def test_the_command_over_tls(workshop: Workshop) -> None:
     contest = Contest("tls", "", "tiny", COUNT, SINK_TLS, TLS_PROCESSES[:1])
     run = played(workshop, contest)["trio-dicom send"]
@@ -81,8 +89,12 @@ def test_the_command_over_tls(workshop: Workshop) -> None:
     assert 0 < run.start_up < run.seconds
 
 
-def test_the_command_receives(workshop: Workshop) -> None:
-    run = played(workshop, Contest("receiving", "", "tiny", COUNT, None, RECEIVERS[:1]))[RECEIVERS[0].name]
+OF_PYTHON = [each for each in RECEIVERS if each.needs == "{python}"]
+
+
+@pytest.mark.parametrize("receiver", OF_PYTHON, ids=[each.name for each in OF_PYTHON])
+def test_receivers_file_each_object(workshop: Workshop, receiver: Contestant) -> None:
+    run = played(workshop, Contest("receiving", "", "tiny", COUNT, None, (receiver,)))[receiver.name]
     assert run.objects == COUNT
     assert {path.stat().st_size for path in workshop.received.glob("*/*.dcm")} == {0}
 
