@@ -45,7 +45,7 @@ from trio_dicom import (
     wrap_server_stream,
 )
 from trio_dicom.association import requestor
-from trio_dicom.association.performing import ANY
+from trio_dicom.association.service import ANY
 from trio_dicom.protocol.command import CStoreRQ
 from trio_dicom.protocol.other_services import CFindRQ
 from trio_dicom.sources.threads import stand_still

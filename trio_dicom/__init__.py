@@ -10,8 +10,9 @@ if TYPE_CHECKING:
     from .association.acceptor import AssociationServer, serve_associations, wrap_server_stream
     from .association.admission import Admission
     from .association.association import Association
-    from .association.performing import Service, ServiceRequest
     from .association.requestor import connect_association, open_association, wrap_client_stream
+    from .association.service import Service
+    from .association.service_request import ServiceRequest
     from .errors import (
         AssociationAborted,
         AssociationClosed,
@@ -71,7 +72,8 @@ _HOMES = {
     ".association.acceptor": ("AssociationServer", "serve_associations", "wrap_server_stream"),
     ".association.admission": ("Admission",),
     ".association.association": ("Association",),
-    ".association.performing": ("Service", "ServiceRequest"),
+    ".association.service": ("Service",),
+    ".association.service_request": ("ServiceRequest",),
     ".association.requestor": ("connect_association", "open_association", "wrap_client_stream"),
     ".errors": (
         "AssociationAborted",

@@ -24,7 +24,7 @@ from pathlib import Path
 import trio
 
 from trio_dicom import AssociationSettings, StorageSCP
-from trio_dicom.association.performing import Services
+from trio_dicom.association.service import Services
 from trio_dicom.protocol.command import CStoreRQ, Priority, decode_command, encode_command, response_to
 from trio_dicom.protocol.message import fragment, payload_per_pdu
 from trio_dicom.protocol.negotiation import Negotiated, PresentationContext, answer, conclude, propose

@@ -323,7 +323,7 @@ BREAKAGES = (
     Breakage(
         10,
         "what a handler raised is in the log",
-        "association/performing.py",
+        "association/service_request.py",
         'log.error("%s failed with %s (details at DEBUG)", type(service).__name__, type(error).__name__)',
         'log.error("%s failed with %s", type(service).__name__, error)',
         "faults/test_faults_acceptor_services.py::test_a_handler_that_fails",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from trio_dicom.association.performing import Services
+from trio_dicom.association.service import Services
 from trio_dicom.errors import AssociationError, LocalProtocolError, ProtocolViolation
 from trio_dicom.protocol.message import MessageAssembler
 from trio_dicom.protocol.negotiation import answer, as_presentation_contexts, conclude, propose

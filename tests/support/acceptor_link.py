@@ -14,7 +14,7 @@ import trio
 import trio.testing
 
 from trio_dicom import Admission, AssociationServer, AssociationSettings, Instance, Service, StorageSCP
-from trio_dicom.association.performing import Services
+from trio_dicom.association.service import Services
 from trio_dicom.protocol.command import CStoreRQ
 from trio_dicom.protocol.pdu import PDU, Abort, AssociateAC, ReleaseRP
 from trio_dicom.sources.part10 import parse_head

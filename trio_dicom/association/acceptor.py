@@ -42,7 +42,7 @@ from .association import Association
 from .dialling import check_context, listen, local_address, peer_certificate, secure
 from .door import Door, Visit
 from .handshake import hang_up, hear, say
-from .performing import Service, Services
+from .service import Service, Services
 from .transport import Transport, remote_address, transport_over
 
 log = logging.getLogger(__name__)

@@ -52,7 +52,8 @@ from .account import Account
 from .in_flight import InFlight
 from .operation import Batch, Delivery, Echo, Operation
 from .outgoing import Outgoing
-from .performing import Performer, Services
+from .performing import Performer
+from .service import Services
 from .transport import Buffer, Transport
 from .turn import Turn
 from .watch import Watch
@@ -437,9 +438,8 @@ class Association:
                     self._watch.end_of_pdu = math.inf
                 elif self._watch.end_of_pdu == math.inf:
                     self._watch.expect_end_of_pdu(trio.current_time() + self.settings.timeouts.pdu)
-                # A response is awaited, which may come in pieces; or it is a service that says when the next goes out.
-                acknowledge = bool(self._in_flight) or self._performer is not None
-                self._machine.receive_data(await self._transport.read(acknowledge=acknowledge))
+                is_more_due = bool(self._in_flight) or self._performer is not None  # else our next message does it
+                self._machine.receive_data(await self._transport.read(acknowledge=is_more_due))
         except ProtocolViolation as violation:
             self._end(violation, abort=True)
         except ConnectionLost as lost:

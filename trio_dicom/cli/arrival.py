@@ -10,7 +10,7 @@ from pathlib import Path
 import attrs
 import trio
 
-from ..association.performing import ServiceRequest
+from ..association.service_request import ServiceRequest
 from ..errors import printable
 from ..protocol.command import CStoreRQ, Response
 from ..protocol.status import PROCESSING_FAILURE, Status

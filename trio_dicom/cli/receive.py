@@ -16,7 +16,7 @@ import trio
 
 from ..association.acceptor import BACKLOG, AssociationServer
 from ..association.dialling import listen
-from ..association.performing import Services
+from ..association.service import Services
 from ..services.instance_folder import InstanceFolder
 from ..services.storage_scp import storage_sop_classes
 from .arrival import Arrival, ArrivalSCP

@@ -13,7 +13,7 @@ import trio
 
 from .._version import __version__
 from ..association.association import Association
-from ..association.performing import ServiceRequest
+from ..association.service_request import ServiceRequest
 from ..association.transport import Buffer
 from ..errors import InvalidObject
 from ..protocol.command import CStoreRQ

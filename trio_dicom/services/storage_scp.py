@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable, Container, Iterable
 
-from ..association.performing import ANY, Service, ServiceRequest
+from ..association.service import ANY, Service
+from ..association.service_request import ServiceRequest
 from ..errors import InvalidObject, printable
 from ..protocol.command import CStoreRQ, Response
 from ..protocol.status import CANNOT_UNDERSTAND, SOP_CLASS_NOT_SUPPORTED
