@@ -20,6 +20,7 @@ from cli.conftest import Receiver, answering
 from trio_dicom.cli.quantities import bytes_per_second
 from trio_dicom.protocol.pdu import Abort, AssociateRQ
 from trio_dicom.protocol.user_information import AsynchronousOperationsWindow
+from trio_dicom.sender.ledger_lock import LedgerLock
 from trio_dicom.testing import ScriptedPeer, make_instance_file
 
 Scripted = Callable[..., str]
@@ -163,6 +164,19 @@ def test_a_ledger_that_cannot_be_used(command_line: CommandLine, receiver: Recei
     assert ended.code == 2
     assert ended.err.startswith("trio-dicom: ledger ")
     assert other.read_bytes() == before
+    assert receiver[1].stored == []
+
+
+def test_a_ledger_that_another_run_is_writing(command_line: CommandLine, receiver: Received, study: Path) -> None:
+    ledger = study / "run.db"
+    lock = LedgerLock(str(ledger))
+    assert lock.acquire()
+    try:
+        ended = command_line("send", receiver[0], study, "--ledger", ledger)
+    finally:
+        lock.release()
+    assert ended.err == f"trio-dicom: ledger {ledger}: another run is writing it\n"
+    assert ended.code == 75
     assert receiver[1].stored == []
 
 

@@ -29,7 +29,7 @@ from conversion.codec_samples import (
 )
 from sources.source_helpers import BIG, DEFLATED, EXPLICIT, IMPLICIT
 from trio_dicom.conversion.conversion import Conversion
-from trio_dicom.errors import InvalidObject
+from trio_dicom.errors import InvalidObject, Retry
 from trio_dicom.sources.threads import stand_still
 
 LOSSLESS_FILES = [
@@ -455,6 +455,7 @@ async def test_a_missing_decoder_is_named_and_what_to_install(monkeypatch) -> No
         "no decoder for JPEG Baseline (Process 1) (1.2.840.10008.1.2.4.50) is installed: "
         "pip install 'trio-dicom[transcode]'"
     )
+    assert caught.value.retry is Retry.AFTER_CONFIG
 
 
 async def test_without_numpy_nothing_is_decompressed(monkeypatch) -> None:
@@ -462,6 +463,7 @@ async def test_without_numpy_nothing_is_decompressed(monkeypatch) -> None:
     with pytest.raises(InvalidObject) as caught:
         await converting(transcode="native").convert(reader("MR_small_RLE.dcm"), RLE)
     assert caught.value.reason == "numpy is not installed: pip install 'trio-dicom[transcode]'"
+    assert caught.value.retry is Retry.AFTER_CONFIG
 
 
 async def test_jpeg_of_12_bits_needs_a_decoder_of_its_own(monkeypatch) -> None:

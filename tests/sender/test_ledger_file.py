@@ -22,7 +22,7 @@ from trio_dicom.sender import ledger as ledger_module
 from trio_dicom.sender import ledger_file, ledger_lock
 from trio_dicom.sender.ledger import open_ledger
 from trio_dicom.sender.ledger_lock import LedgerLock
-from trio_dicom.sender.ledger_schema import APPLICATION_ID, VERSION
+from trio_dicom.sender.ledger_schema import APPLICATION_ID, VERSION, ledger_errors
 from trio_dicom.sender.ledger_view import LedgerView
 from trio_dicom.testing import make_instance_file
 
@@ -235,7 +235,7 @@ async def test_a_ledger_that_cannot_be_written(unprivileged):
     with pytest.raises(LedgerError, match="cannot be used: attempt to write a readonly database"):
         await use(path)
     path.chmod(0)
-    with pytest.raises(LedgerError, match="cannot be read: unable to open"):
+    with pytest.raises(LedgerError, match="cannot be read: Permission denied"):
         await use(path)
     assert not (unprivileged / "run.db-lock").exists()
 
@@ -285,6 +285,13 @@ async def test_two_runs_at_once_are_refused_and_a_killed_one_is_no_run(path):
         assert not LedgerLock(str(path)).is_held()
         await use(path)
     assert not path.with_name("run.db-lock").exists()
+
+
+def test_the_system_says_why_a_ledger_cannot_be_opened(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    path = str(tmp_path / "file" / "run.db")
+    with pytest.raises(LedgerError, match="it cannot be read: Not a directory"), ledger_errors(path, "read"):
+        sqlite3.connect(f"file:{path}?mode=ro", uri=True)
 
 
 async def test_two_runs_in_one_process_are_refused_and_leave_the_first_its_locks(path):

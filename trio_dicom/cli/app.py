@@ -354,7 +354,8 @@ def send(
 
     Exit codes: 0 every input was stored; 1 some were not, for good; 2 usage;
     65 no input is a DICOM object; 69 the peer refused for good; 75 trying
-    again may help; 129, 130 and 143 after SIGHUP, SIGINT and SIGTERM.
+    again may help, or another run is writing the ledger; 129, 130 and 143
+    after SIGHUP, SIGINT and SIGTERM.
     """
     from .connection import Connection, usage_error
 

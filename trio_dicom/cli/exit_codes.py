@@ -19,7 +19,7 @@ class ExitCode(enum.IntEnum):
     USAGE = 2
     NO_INPUT = 65  # no input is a DICOM object that can be sent
     REFUSED = 69  # the peer refused for good, as a whole
-    TRY_AGAIN = 75  # some were not stored, and trying again may help; the port is in use
+    TRY_AGAIN = 75  # some were not stored, and trying again may help; the port, or the ledger, is in use
 
 
 @attrs.define

@@ -10,7 +10,7 @@ from typing import BinaryIO
 import attrs
 import trio
 
-from ..errors import LedgerError, printable
+from ..errors import LedgerError, Retry, printable
 from ..plain_nursery import open_plain_nursery
 from ..sender.outcome import InstanceReport, Outcome
 from ..sender.reports import Reports, TransferReport
@@ -45,7 +45,10 @@ def run_send(connection: Connection, sending: Sending, paths: Sequence[str]) -> 
         try:
             code = trio.run(transfer.run, items)
         except LedgerError as error:
-            raise usage_error(str(error)) from None
+            if error.retry is not Retry.LATER:
+                raise usage_error(str(error)) from None
+            print_line(f"trio-dicom: {error}", to_errors=True)
+            code = ExitCode.TRY_AGAIN
         finally:
             failure = display.close(patiently=transfer.signal.number is None)
     if failure is None:

@@ -68,7 +68,7 @@ class CodecProcesses(trio.abc.AsyncResource):
         else:
             self._idle.append(process)
         if "reason" in answer:
-            raise _invalid(answer["reason"], answer["detail"])
+            raise _invalid(**answer)
         return ImagePixels(**answer["image"]), body
 
     async def _take(self) -> _CodecProcess:
@@ -158,9 +158,12 @@ def _convert_here(image: ImagePixels, own: str, target: str, data: bytes) -> tup
     try:
         return convert(image, own, target, data, lambda: None)
     except CodecError as error:
-        raise _invalid(error.reason, error.detail) from None
+        raise _invalid(error.reason, error.detail, is_missing=error.is_missing) from None
 
 
-def _invalid(reason: str, detail: str) -> InvalidObject:
+def _invalid(reason: str, detail: str, *, is_missing: bool = False) -> InvalidObject:
     log.debug("pixels were not converted: %s (%s)", reason, detail or "no more is known")
-    return InvalidObject(reason)
+    failure = InvalidObject(reason)
+    if is_missing:
+        failure.retry = Retry.AFTER_CONFIG
+    return failure

@@ -2,7 +2,8 @@
 
 A message is the lengths of a header and of a body, the header in JSON, and the body. A task has `image`, `own` and
 `target`, and Pixel Data for its body. It is answered by a message without anything for each frame that is done, and at
-the end by one with `image` and the new Pixel Data, or with `reason` and `detail`. The process ends with its input.
+the end by one with `image` and the new Pixel Data, or with `reason`, `detail` and `is_missing`. The process ends with
+its input.
 """
 
 from __future__ import annotations
@@ -63,9 +64,9 @@ def serve(tasks: BinaryIO, answers: BinaryIO) -> bool:
     try:
         image, result = convert(ImagePixels(**task["image"]), task["own"], task["target"], body, lambda: answer({}))
     except CodecError as error:
-        answer({"reason": error.reason, "detail": error.detail})
+        answer({"reason": error.reason, "detail": error.detail, "is_missing": error.is_missing})
     except MemoryError:
-        answer({"reason": "there is not enough memory to convert the pixels", "detail": ""})
+        answer({"reason": "there is not enough memory to convert the pixels", "detail": "", "is_missing": False})
     else:
         answer({"image": attrs.asdict(image)}, result)
     return True

@@ -52,10 +52,11 @@ _ENCODERS = ("pyjpegls", "pylibjpeg", "pydicom")
 class CodecError(Exception):
     """Why pixels cannot be converted. `detail` is what a codec said of it, for who looks closely."""
 
-    def __init__(self, reason: str, detail: str = "") -> None:
+    def __init__(self, reason: str, detail: str = "", *, is_missing: bool = False) -> None:
         super().__init__(reason)
         self.reason = reason
         self.detail = printable(detail, 400)
+        self.is_missing = is_missing  # something that can be installed
 
 
 def convert(
@@ -69,7 +70,7 @@ def convert(
     try:
         import numpy  # noqa: F401  # pydicom's codecs are nothing without it
     except ImportError as error:
-        raise CodecError(f"numpy is not installed: {INSTALL}") from error
+        raise CodecError(f"numpy is not installed: {INSTALL}", is_missing=True) from error
     if image.bits_allocated not in (8, 16, 32, 64):
         raise CodecError(f"Bits Allocated (0028,0100) of {image.bits_allocated} cannot be converted")
     frames: list[bytes] = []
@@ -157,8 +158,10 @@ def _decoding_plugin(image: ImagePixels, own: str) -> str:
         if plugin in decoder.available_plugins and (not is_12_bit or plugin == "pylibjpeg"):
             return plugin
     if is_12_bit:
-        raise CodecError("no decoder for JPEG of 12 bits is installed: pip install pylibjpeg pylibjpeg-libjpeg")
-    raise CodecError(f"no decoder for {decoder.UID.name} ({own}) is installed: {INSTALL}")
+        raise CodecError(
+            "no decoder for JPEG of 12 bits is installed: pip install pylibjpeg pylibjpeg-libjpeg", is_missing=True
+        )
+    raise CodecError(f"no decoder for {decoder.UID.name} ({own}) is installed: {INSTALL}", is_missing=True)
 
 
 def _check_frames(image: ImagePixels, own: str, data: bytes, plugin: str) -> None:

@@ -22,7 +22,7 @@ from typing import Any, TypeAlias
 import attrs
 
 from .._version import __version__
-from ..errors import LedgerError, printable
+from ..errors import LedgerError, Retry, printable
 from .ledger_lock import LedgerLock
 from .ledger_schema import (
     ARRIVED,
@@ -152,7 +152,9 @@ class LedgerFile:
                     with contextlib.closing(connect_to_read(self.path)) as connection:
                         check_health(self.path, connection)
                 if not self._lock.acquire():
-                    raise LedgerError(self.path, "another run is writing it")
+                    failure = LedgerError(self.path, "another run is writing it")
+                    failure.retry = Retry.LATER
+                    raise failure
                 try:
                     self._open()
                     is_opened = True

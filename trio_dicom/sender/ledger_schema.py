@@ -112,8 +112,19 @@ def ledger_errors(path: str, what: str) -> Iterator[None]:
     try:
         yield
     except (sqlite3.Error, OSError) as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_CANTOPEN:
+            error = _why_not_opened(path) or error
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise LedgerError(path, f"it cannot be {what}: {why}") from error
+
+
+def _why_not_opened(path: str) -> OSError | None:
+    """What the system has against opening the file, which SQLite does not say."""
+    try:
+        os.close(os.open(path, os.O_RDONLY))
+    except OSError as error:
+        return error
+    return None
 
 
 def is_new(path: str) -> bool:
