@@ -52,9 +52,11 @@ class Noted(Transport):
     def __init__(self, inner: Transport) -> None:
         self.inner = inner
         self.written: list[bytes] = []
+        self.waits: list[bool] = []
 
     async def read(self, *, acknowledge: bool = True) -> bytes:
-        return await self.inner.read()
+        self.waits.append(acknowledge)
+        return await self.inner.read(acknowledge=acknowledge)
 
     async def write(self, buffers: Sequence[Buffer], progress: WriteProgress | None = None) -> None:
         self.written.append(b"".join(buffers))
@@ -125,6 +127,26 @@ async def test_all_bytes_in_order_both_ways_at_once(version, make):
     assert {*received.values()} == {ALL + b"more"}
     for end in ends:
         await end.aclose()
+
+
+@versions
+async def test_the_rest_of_a_record_is_not_waited_for_without_acknowledging(version):
+    one, other = memory_transports()
+    noted = Noted(one)
+    client, server = await secured(version, (noted, other))
+    server._tls.write(b"an answer")
+    records = server._outgoing.read()
+    noted.waits.clear()
+
+    async def send_in_two_parts() -> None:
+        for part in (records[:-5], records[-5:]):
+            await trio.testing.wait_all_tasks_blocked()
+            await other.write([part])
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(send_in_two_parts)
+        assert await client.read(acknowledge=False) == b"an answer"
+    assert noted.waits == [False, True]
 
 
 @versions

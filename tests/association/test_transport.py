@@ -24,7 +24,7 @@ from trio_dicom import (
 from trio_dicom.association import transport as transport_module
 from trio_dicom.association.dialling import dial
 from trio_dicom.association.transport import SocketTransport, StreamTransport, Transport, WriteProgress, transport_over
-from trio_dicom.protocol.pdu import Abort, PDataTF
+from trio_dicom.protocol.pdu import Abort, PDataTF, ReleaseRP, ReleaseRQ
 from trio_dicom.testing import (
     ScriptedPeer,
     loopback_streams,
@@ -197,7 +197,7 @@ async def test_the_same_bytes_without_gathering_writes(monkeypatch: pytest.Monke
 
 
 @pytest.mark.skipif(not hasattr(socket, "TCP_NOTSENT_LOWAT"), reason="of Linux and macOS")
-async def test_a_fast_network_need_not_wait_for_us_nor_a_slow_one_have_too_much_in_the_kernel() -> None:
+async def test_the_kernel_takes_so_much_ahead_of_the_network() -> None:
     ours, theirs = await loopback_streams()
     async with ours, theirs:
         SocketTransport(ours)
@@ -229,14 +229,18 @@ async def test_the_rest_of_a_response_is_never_waited_for_without_acknowledging(
         waits.append(acknowledge)
         return await read(transport, acknowledge=acknowledge)
 
+    async def in_two_parts(peer: ScriptedPeer, answer: bytes) -> None:
+        for part in (answer[:8], answer[8:]):
+            await trio.testing.wait_all_tasks_blocked()
+            await peer.send(part)
+
     async def script(peer: ScriptedPeer) -> None:
         await peer.accept()
         for _ in range(2):
             context_id, request = await peer.receive_command()
-            answer = message(context_id, response_to(request))
-            for part in (answer[:20], answer[20:]):
-                await trio.testing.wait_all_tasks_blocked()
-                await peer.send(part)
+            await in_two_parts(peer, message(context_id, response_to(request)))
+        assert isinstance(await peer.receive_pdu(), ReleaseRQ)
+        await in_two_parts(peer, b"".join(ReleaseRP().encode()))
 
     async with scripted_link(script, [VERIFICATION], streams=await loopback_streams()) as association:
         await trio.testing.wait_all_tasks_blocked()
@@ -245,6 +249,7 @@ async def test_the_rest_of_a_response_is_never_waited_for_without_acknowledging(
             await association.echo()
             await trio.testing.wait_all_tasks_blocked()
         assert waits == [True, False, True, False]
+    assert waits[4:] == [True, False]
 
 
 # --- the connection goes wrong --------------------------------------------------------------------------------------

@@ -381,6 +381,17 @@ async def test_drain_gives_up_what_takes_too_long(autojump_clock):
     assert {each.reason for each in reports if each.outcome is Outcome.IN_DOUBT} == {"interrupted"}
 
 
+async def test_a_drain_with_time_left_aborts_nothing(autojump_clock):
+    async with storage_scp() as scp, sender_to(scp, associations=1) as sender:
+        scp.reply(0, delay=5)
+        with trio.move_on_after(1):
+            async with sender.send_many(objects(1)) as channel:
+                await channel.receive()
+        await sender.drain(timeout=30)
+        assert trio.current_time() == pytest.approx(1, abs=0.1)
+    assert trio.current_time() == pytest.approx(5, abs=0.1)  # the release waits for the answer
+
+
 async def test_a_deadline_leaves_a_complete_report(autojump_clock):
     async with storage_scp() as scp:
         with trio.move_on_after(35) as deadline:

@@ -93,14 +93,12 @@ class Association:
         self._assembler = MessageAssembler(settings.limits)
         self._pool = BufferPool()
         self._writer = Writer(transport, self._pool)
-        self._send_pdu_length = min(
-            negotiated.peer_max_pdu_length or settings.send_pdu_length, settings.send_pdu_length
-        )
+        pdu_length = min(negotiated.peer_max_pdu_length or settings.send_pdu_length, settings.send_pdu_length)
         self._turn = Turn()
         self._operations: set[Operation] = set()  # somebody waits for them
         self._in_flight = InFlight(negotiated.operations_window, settings.limits.response_data_set)
         me = weakref.proxy(self)  # they are its parts: no cycles to be collected
-        self._outgoing = Outgoing(me, machine, self._in_flight, self._writer, self._pool, self._send_pdu_length)
+        self._outgoing = Outgoing(me, machine, self._in_flight, self._writer, self._pool, pdu_length)
         self._watch = Watch(me, self._writer)
         self._performer = None if services is None else Performer(self, services, self._respond)
         self.account = Account(peer, negotiated, is_requestor=services is None)
@@ -434,11 +432,12 @@ class Association:
                 if self._performer is not None and self._performer.is_full:
                     self._watch.end_of_pdu = math.inf
                     await self._performer.room()
-                if not self._machine.is_inside_pdu:
+                is_more_due = is_inside_pdu = self._machine.is_inside_pdu
+                if not is_inside_pdu:
                     self._watch.end_of_pdu = math.inf
+                    is_more_due = bool(self._in_flight) or self._performer is not None
                 elif self._watch.end_of_pdu == math.inf:
                     self._watch.expect_end_of_pdu(trio.current_time() + self.settings.timeouts.pdu)
-                is_more_due = bool(self._in_flight) or self._performer is not None  # else our next message does it
                 self._machine.receive_data(await self._transport.read(acknowledge=is_more_due))
         except ProtocolViolation as violation:
             self._end(violation, abort=True)

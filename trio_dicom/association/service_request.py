@@ -223,7 +223,7 @@ async def _guarded(service: Service, request: ServiceRequest) -> Response | None
 
 
 def log_failure(service: Service, error: BaseException) -> None:
-    # What a service says of a failure may name a patient.
+    """That `service` raised `error`; what it says of it is for DEBUG only, for it may name a patient."""
     log.error("%s failed with %s (details at DEBUG)", type(service).__name__, type(error).__name__)
     log.debug("the failure", exc_info=error)
 

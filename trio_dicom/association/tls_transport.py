@@ -73,6 +73,7 @@ class TLSTransport(Transport):
                 self._is_over = True
                 raise lost(error) from error
             await self._hear(acknowledge=acknowledge)
+            acknowledge = True  # the rest of a record, or what comes behind one that was none of the peer's data
 
     async def write(self, buffers: Sequence[Buffer], progress: WriteProgress | None = None) -> None:
         end = 0

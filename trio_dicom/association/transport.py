@@ -51,7 +51,7 @@ class Transport(abc.ABC):
         """The next bytes; `b""` once the peer has closed its side.
 
         `acknowledge` what came before at once: the peer may keep the rest of its message until then. Without it, that
-        goes out with what is written next.
+        goes out with what is written next, or when the system likes.
         """
 
     @abc.abstractmethod
@@ -119,7 +119,7 @@ class SocketTransport(Transport):
         while True:
             try:
                 if not self._reads_at_once:
-                    if acknowledge and self._quickack is not None:  # Linux forgets it; else Nagle's peers take 44 ms
+                    if acknowledge and self._quickack is not None:  # Linux forgets it
                         self._setsockopt(socket.IPPROTO_TCP, self._quickack, 1)
                     await trio.lowlevel.wait_readable(self._fd)
                 data = os.read(self._fd, self._read_size)
@@ -260,11 +260,12 @@ def _is_tcp(sock: trio.socket.SocketType) -> bool:
 
 
 def _tune(stream: trio.SocketStream) -> None:
+    with contextlib.suppress(OSError):
+        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MOST_UNSENT)
     with contextlib.suppress(OSError):  # of a connection that has gone, which shows when it is used
         stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
-            stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MOST_UNSENT)
         for name, value in KEEP_ALIVE.items():
             if hasattr(socket, name):
                 stream.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

@@ -106,7 +106,8 @@ class Writer(WriteProgress):
             if self.is_stopped:  # after this task was woken, before it ran
                 return
             self._take(batch)
-            await self._transport.write(self._take_more(batch) if self.unwritten > 1 else batch.buffers, self)
+            is_alone = self.unwritten == 1 or batch.data_set_bytes >= WRITTEN_TOGETHER
+            await self._transport.write(batch.buffers if is_alone else self._take_more(batch), self)
             self._written()
 
     def _take(self, batch: Batch) -> None:

@@ -40,7 +40,7 @@ class Attempt:
         self.error: TrioDicomError | None = None
         self.is_interrupted = False  # nobody wants it any more
         self._dispatcher = dispatcher
-        self._association = association
+        self.association = association
         self._ended = ended
         self._interrupt_begin = interrupt_begin
         self._is_with_association = False  # the second half: only the answer is awaited
@@ -61,7 +61,7 @@ class Attempt:
                 source = await dispatcher.open(work)
             if dispatcher.bucket is not None:
                 source = PacedSource(source, dispatcher.bucket)
-            work.delivery = StoreDelivery(self._association, dispatcher.store, source, None, dispatcher.progress)
+            work.delivery = StoreDelivery(self.association, dispatcher.store, source, None, dispatcher.progress)
             operation = await work.delivery.begin()
         except TrioDicomError as error:
             self.error = error

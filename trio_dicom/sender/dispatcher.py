@@ -306,16 +306,24 @@ class Dispatcher:
         self._give_up_waiting(stopped("the sender was drained before its turn came"))
         for job in list(self.jobs):
             job.stop_feeding()
-        with trio.move_on_after(timeout):
+        with trio.move_on_after(timeout) as patience:
             await self._wait_quiet()
-        for work in list(self._in_hand):
-            if work.attempt is not None:
-                work.attempt.interrupt()
-        await self.fleet.abort_unanswered()
-        await self._wait_quiet()
+        if patience.cancelled_caught:
+            await self._cut_off()
         with trio.move_on_after(SETTLING):
             for job in list(self.jobs):
                 await job.done.wait()
+
+    async def _cut_off(self) -> None:
+        """Give up what is in hand, and abort the associations over which it goes: a release would wait for answers."""
+        attempts = [work.attempt for work in self._in_hand if work.attempt is not None]
+        associations = {attempt.association for attempt in attempts if attempt.has_begun}
+        for attempt in attempts:
+            attempt.interrupt()
+        async with trio.open_nursery() as nursery:
+            for association in associations:
+                nursery.start_soon(association.abort)
+        await self._wait_quiet()
 
     async def _wait_quiet(self) -> None:
         while self._in_hand:

@@ -104,13 +104,6 @@ class Fleet:
             scope.cancel()
         self._agenda.wake()
 
-    async def abort_unanswered(self) -> None:
-        """Abort the associations that owe answers: a release would wait for these, and nobody wants them any more."""
-        async with trio.open_nursery() as nursery:
-            for association in self._open:
-                if association.is_invoking:
-                    nursery.start_soon(association.abort)
-
     def _wake_if_more(self, lanes: int) -> None:
         """There may be more lanes now than `lanes`."""
         if self.throttle.lanes > lanes:

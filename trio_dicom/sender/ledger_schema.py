@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sqlite3
 import stat
@@ -119,12 +120,16 @@ def ledger_errors(path: str, what: str) -> Iterator[None]:
 
 
 def _why_not_opened(path: str) -> OSError | None:
-    """What the system has against opening the file, which SQLite does not say."""
+    """What the system has against opening the file, which SQLite does not say.
+
+    It is not tried: with any descriptor of the file that is closed this process would lose SQLite's locks on it.
+    """
     try:
-        os.close(os.open(path, os.O_RDONLY))
+        os.stat(path)
     except OSError as error:
         return error
-    return None
+    may_read = os.access(path, os.R_OK, effective_ids=os.access in os.supports_effective_ids)
+    return None if may_read else PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 def is_new(path: str) -> bool:

@@ -140,4 +140,5 @@ def _outcome_of_error(error: TrioDicomError, *, has_begun: bool) -> Outcome:
         return Outcome.NO_CONTEXT
     if isinstance(error, ObjectChanged) or (isinstance(error, ReadError) and has_begun):
         return Outcome.NOT_SENT
-    return Outcome.INVALID if isinstance(error, InvalidObject) else Outcome.NOT_SENT
+    is_our_fault = error.retry is not Retry.NEVER and not isinstance(error, ReadError)  # a codec that is not installed
+    return Outcome.INVALID if isinstance(error, InvalidObject) and not is_our_fault else Outcome.NOT_SENT

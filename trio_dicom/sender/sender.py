@@ -222,8 +222,8 @@ class Sender:
     async def drain(self, timeout: float = 30.0) -> None:
         """Begin no further object; wait until those that are being sent have come to their end.
 
-        After `timeout` seconds they are given up, and their associations aborted. What was not begun is `NOT_SENT`.
-        Blocks of `send_many` come to their end then, and nothing can be sent any more. If cancelled, what is being sent
-        goes on.
+        Those that have not after `timeout` seconds are given up, and their associations aborted, within a second or
+        two. What was not begun is `NOT_SENT`. Blocks of `send_many` come to their end then, and nothing can be sent any
+        more. If cancelled, what is being sent goes on, unless it was given up already.
         """
         await self._dispatcher.drain(timeout)

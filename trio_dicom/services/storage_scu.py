@@ -49,7 +49,8 @@ class CStoreOptions:
     """How objects are sent.
 
     - `timeout`: the longest, in seconds, that a send may go without progress: no byte taken by the transport, or no
-      response after the last. `math.inf` for none.
+      response after the last. `math.inf` for none. The system takes up to 512 KiB ahead of the network, so a link of
+      less than 20 kB/s needs more than 30.
     - `max_duration`: the longest that one attempt may take in all, in seconds.
     - `priority`: the Priority of the request, (0000,0700).
     - `max_retries`: how many times an object is sent again after status A7xx or 0213, on the same association.
