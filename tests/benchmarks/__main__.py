@@ -18,7 +18,7 @@ from .run import QUICK, Book, Run
 from .workshop import Workshop, default_folder
 
 RUNS, QUICK_RUNS = 5, 2
-ATTEMPTS = 3  # pynetdicom now and then waits for an answer that has come
+ATTEMPTS = 6  # pynetdicom now and then waits for an answer that has come
 DESCRIPTION = """\
 Measures how fast, with how much CPU and in how much memory objects are sent and received, beside DCMTK, pynetdicom
 and plain C, over loopback.
