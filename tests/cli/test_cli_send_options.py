@@ -115,7 +115,17 @@ def test_a_deadline(command_line: CommandLine, scripted_peer: Scripted, study: P
     assert ended.code == 75
     assert [line["outcome"] for line in report].count("stored") == 2
     assert [line["outcome"] for line in report].count("in_doubt") == 1
-    assert "trio-dicom: the deadline of 0.7 s has passed" in ended.err
+    assert "trio-dicom: the deadline of 0.7 s has passed\n" in ended.err
+
+
+def test_a_deadline_with_a_peer_that_says_nothing(
+    command_line: CommandLine, scripted_peer: Scripted, study: Path
+) -> None:
+    silent = scripted_peer(ScriptedPeer.hold)
+    ended, report = command_line.send(silent, study, "--deadline", "0.7")
+    assert ended.code == 75
+    assert {line["outcome"] for line in report} == {"not_sent"}
+    assert f"the deadline of 0.7 s has passed before there was an association with {silent}\n" in ended.err
 
 
 def test_a_deadline_that_is_kept_says_nothing(command_line: CommandLine, receiver: Received, study: Path) -> None:

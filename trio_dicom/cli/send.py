@@ -196,7 +196,8 @@ class Transfer:
         if failure is not None:
             say(f"trio-dicom: {failure}")
         if self._scope.cancelled_caught and self.signal.number is None:
-            say(f"trio-dicom: the deadline of {self._sending.deadline:g} s has passed")
+            stage = "" if totals.associations else f" before there was an association with {self._connection.peer}"
+            say(f"trio-dicom: the deadline of {self._sending.deadline:g} s has passed{stage}")
         for folder in self._unread:
             say(f"trio-dicom: not looked through to its end: {printable(folder, 400)}")
         if not totals.inputs:
