@@ -95,10 +95,10 @@ class Agenda:
             if assignment.news and assignment.takes(work):
                 assignment.news.unpark()
                 return
-        if self._news or self._served[work.kind]:
+        if self._news:
             self._news.unpark()
-        else:  # all lanes have associations, and none for this: one that has nothing to do may take it on
-            self.wake()
+        elif not self._served[work.kind]:
+            self.wake()  # all lanes have associations, and none for this: one that has nothing to do may take it on
 
     def take(self, assignment: Assignment) -> Work | None:
         """The next work for a lane; None if there is none of its kinds."""

@@ -25,5 +25,5 @@ class Budget:
     def free(self, size: int) -> None:
         """They are not any more."""
         self.booked -= size
-        if self.booked < self.total:
+        if size and self.booked < self.total:
             self._room.unpark_all()
