@@ -17,21 +17,28 @@ from trio_dicom import (
     ConnectFailed,
     ConnectionLost,
     CStoreSCU,
+    Instance,
     Peer,
+    Status,
+    StorageSCP,
     StoreDelivery,
     Timeouts,
 )
 from trio_dicom.association import transport as transport_module
 from trio_dicom.association.dialling import dial
 from trio_dicom.association.transport import SocketTransport, StreamTransport, Transport, WriteProgress, transport_over
+from trio_dicom.protocol.command import CStoreRQ
 from trio_dicom.protocol.pdu import Abort, PDataTF, ReleaseRP, ReleaseRQ
+from trio_dicom.protocol.user_information import AsynchronousOperationsWindow
 from trio_dicom.testing import (
     ScriptedPeer,
+    SOPClass,
     loopback_streams,
     make_instance_file,
     message,
     response_to,
     scripted_link,
+    scripted_requestor,
     whole_pdus,
 )
 from trio_dicom.uids import VERIFICATION
@@ -218,17 +225,30 @@ async def test_what_came_is_acknowledged_at_once_where_that_is_wanted() -> None:
         assert armed == [(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)]
 
 
-async def test_the_rest_of_a_response_is_never_waited_for_without_acknowledging(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """A peer with Nagle's algorithm keeps it until then; between messages our next one does that as well."""
-    waits = []
+@pytest.fixture
+def note_waits(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[bool]]:
+    """What is called from now on tells of each wait of a `SocketTransport` whether it acknowledges what came."""
     read = SocketTransport.read
 
-    async def noted(transport: SocketTransport, *, acknowledge: bool = True) -> bytes:
-        waits.append(acknowledge)
-        return await read(transport, acknowledge=acknowledge)
+    def note() -> list[bool]:
+        waits: list[bool] = []
 
+        async def noted(transport: SocketTransport, *, acknowledge: bool = True) -> bytes:
+            waits.append(acknowledge)
+            return await read(transport, acknowledge=acknowledge)
+
+        monkeypatch.setattr(SocketTransport, "read", noted)
+        return waits
+
+    return note
+
+
+# A peer with Nagle's algorithm keeps the rest of a message until then; between messages our next one does that as well.
+
+
+async def test_the_rest_of_a_response_is_never_waited_for_without_acknowledging(
+    note_waits: Callable[[], list[bool]],
+) -> None:
     async def in_two_parts(peer: ScriptedPeer, answer: bytes) -> None:
         for part in (answer[:8], answer[8:]):
             await trio.testing.wait_all_tasks_blocked()
@@ -244,12 +264,45 @@ async def test_the_rest_of_a_response_is_never_waited_for_without_acknowledging(
 
     async with scripted_link(script, [VERIFICATION], streams=await loopback_streams()) as association:
         await trio.testing.wait_all_tasks_blocked()
-        monkeypatch.setattr(SocketTransport, "read", noted)
+        waits = note_waits()
         for _ in range(2):
             await association.echo()
             await trio.testing.wait_all_tasks_blocked()
         assert waits == [True, False, True, False]
     assert waits[4:] == [True, False]
+
+
+@pytest.mark.parametrize("window", [1, 2])
+async def test_the_rest_of_a_request_is_never_waited_for_without_acknowledging(
+    note_waits: Callable[[], list[bool]], window: int
+) -> None:
+    waits = []
+
+    async def script(peer: ScriptedPeer) -> None:
+        nonlocal waits
+        await peer.associate([SOPClass.CT], user_items=[AsynchronousOperationsWindow(window, 1)])
+        await trio.testing.wait_all_tasks_blocked()
+        waits = note_waits()
+        data = message(1, CStoreRQ(1, SOPClass.CT, "1.2.3"), bytes(10))
+        data_set_at = len(data) - 22
+        for part in (data[:8], data[8:data_set_at], data[data_set_at:-5]):
+            await peer.send(part)
+            await trio.testing.wait_all_tasks_blocked()
+        assert waits == [True, True, True]
+        await peer.send(data[-5:])
+        await peer.receive_message()
+
+    settings = AssociationSettings(operations_window=2)
+    async with scripted_requestor(
+        script, StorageSCP(storing), settings=settings, streams=await loopback_streams()
+    ) as association:
+        await association.wait_closed()
+    assert waits[3] is (window > 1)
+
+
+async def storing(instance: Instance) -> Status:
+    await instance.read()
+    return Status(0)
 
 
 # --- the connection goes wrong --------------------------------------------------------------------------------------

@@ -435,7 +435,7 @@ class Association:
                 is_more_due = is_inside_pdu = self._machine.is_inside_pdu
                 if not is_inside_pdu:
                     self._watch.end_of_pdu = math.inf
-                    is_more_due = bool(self._in_flight) or self._performer is not None
+                    is_more_due = bool(self._in_flight) or (self._performer is not None and self._performer.is_more_due)
                 elif self._watch.end_of_pdu == math.inf:
                     self._watch.expect_end_of_pdu(trio.current_time() + self.settings.timeouts.pdu)
                 self._machine.receive_data(await self._transport.read(acknowledge=is_more_due))

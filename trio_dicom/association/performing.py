@@ -64,6 +64,11 @@ class Performer:
         return self._receiving is not None
 
     @property
+    def is_more_due(self) -> bool:
+        """Whether more comes before our next response: the rest of a message, or one that need not wait for that."""
+        return self._receiving is not None or self._most > 1
+
+    @property
     def is_idle(self) -> bool:
         return not self._running
 
