@@ -249,8 +249,10 @@ class Receiving:
             os.fsync(self._folder)
 
     def respond(self, message: Message) -> None:
-        response = response_to(decode_command(message[1]), 0)  # type: ignore[arg-type]
-        write_all(self.fd, fragment(encode_command(response), message[0], 16384, is_command=True, is_last=True))
+        request = decode_command(message[1])
+        assert isinstance(request, CStoreRQ)
+        response = encode_command(response_to(request, 0))
+        write_all(self.fd, fragment(response, message[0], 16384, is_command=True, is_last=True))
 
     def run(self) -> None:
         while not self.is_over:

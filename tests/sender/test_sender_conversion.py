@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from pathlib import Path
 
 import pydicom
@@ -10,6 +11,7 @@ import pytest
 from pydicom.data import get_testdata_file
 
 from support.sending import exact, outcomes, send_all, sender_to
+from trio_dicom.errors import Retry
 from trio_dicom.sender.outcome import Outcome
 from trio_dicom.testing import make_study, storage_scp
 from trio_dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN
@@ -52,6 +54,14 @@ async def test_a_transform_that_fails_costs_one_object(autojump_clock):
     (failed,) = [each for each in reports if each.outcome is Outcome.INVALID]
     assert "transform failed with KeyError" in failed.reason
     assert "SECRET" not in str(failed)
+
+
+async def test_a_decoder_that_is_missing_is_no_fault_of_the_object(monkeypatch, autojump_clock):
+    monkeypatch.setitem(sys.modules, "numpy", None)
+    async with storage_scp() as scp, sender_to(scp, transcode="native") as sender:
+        (report,) = await send_all(sender, COMPRESSED)
+    assert (report.outcome, report.retry) == (Outcome.NOT_SENT, Retry.AFTER_CONFIG)
+    assert report.reason == "numpy is not installed: pip install 'trio-dicom[transcode]'"
 
 
 async def test_files_are_transformed_and_sent_again_when_that_is_needed(autojump_clock):

@@ -9,11 +9,11 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 import trio
 
-from ..protocol.command import IS_RESPONSE, RequestCommand, Response, response_to
+from ..protocol.command import IS_RESPONSE, AnsweredRequest, Response, response_to
 from ..protocol.negotiation import AcceptedContext
 from ..protocol.status import PROCESSING_FAILURE, Status, StatusCategory
 from .service import Service
@@ -35,7 +35,7 @@ class ServiceRequest:
     `cancelled` is set when the peer asks by C-CANCEL that it be given up (PS3.7 section 9.3.2.3).
     """
 
-    def __init__(self, association: Association, context: AcceptedContext, command: RequestCommand) -> None:
+    def __init__(self, association: Association, context: AcceptedContext, command: AnsweredRequest) -> None:
         self.association = association
         self.context = context
         self.command = command
@@ -56,7 +56,7 @@ class ServiceRequest:
     @property
     def message_id(self) -> int:
         """(0000,0110), by which the response is matched."""
-        return self.command.message_id  # type: ignore[union-attr]  # a C-CANCEL-RQ has none, and is none of these
+        return self.command.message_id
 
     @property
     def is_whole(self) -> bool:
@@ -193,12 +193,12 @@ class ServiceRequest:
             )
             return self.response(PROCESSING_FAILURE, "the service took too long")
         if self._is_answered_by(response):
-            return response  # type: ignore[return-value]
+            return response
         if response is not None:
             log.error("%s gave a %s that is no final response", type(service).__name__, type(response).__name__)
         return self.response(PROCESSING_FAILURE, "the service failed")
 
-    def _is_answered_by(self, response: object) -> bool:
+    def _is_answered_by(self, response: object) -> TypeGuard[Response]:
         return (
             isinstance(response, Response)
             and getattr(response, "command_field", None) == self.command.command_field | IS_RESPONSE
@@ -229,5 +229,6 @@ def log_failure(service: Service, error: BaseException) -> None:
 
 
 def _is_pending(status: object) -> bool:
-    is_one = isinstance(status, int) and 0 <= status <= 0xFFFF  # else it will not be encoded
-    return is_one and Status(status).category is StatusCategory.PENDING  # type: ignore[arg-type]
+    if not isinstance(status, int) or not 0 <= status <= 0xFFFF:
+        return False  # it will not be encoded
+    return Status(status).category is StatusCategory.PENDING

@@ -146,7 +146,8 @@ class UnknownRSP(Response):
     command_field: int = 0x8000
 
 
-RequestCommand: TypeAlias = "CStoreRQ | CEchoRQ | CCancelRQ | UnknownRQ | OtherRequest"
+AnsweredRequest: TypeAlias = "CStoreRQ | CEchoRQ | UnknownRQ | OtherRequest"
+RequestCommand: TypeAlias = "AnsweredRequest | CCancelRQ"
 ResponseCommand: TypeAlias = "CStoreRSP | CEchoRSP | UnknownRSP | OtherResponse"
 Command: TypeAlias = "RequestCommand | ResponseCommand"
 
